@@ -1,0 +1,12 @@
+//! pgkeep keeps a PostgreSQL database safe in S3-compatible storage.
+//!
+//! On a cron schedule it dumps the database, gzips it, uploads it, proves that what arrived is a whole
+//! backup and deletes what the retention policy lets go. One file is one idea; `main.rs` chooses a command.
+
+pub mod conninfo;
+pub mod logging;
+pub mod retry;
+pub mod schedule;
+pub mod secret;
+pub mod shutdown;
+pub mod units;

@@ -1,0 +1,98 @@
+//! Log lines: `2026-11-23T03:00:00.123Z INFO message`, one line an event, on standard error.
+
+use std::backtrace::Backtrace;
+use std::panic;
+
+use anyhow::Error;
+use log::{error, LevelFilter, Log, Metadata, Record};
+use simplelog::{ConfigBuilder, LevelPadding, WriteLogger};
+use time::macros::format_description;
+
+/// Starts logging at `level` and makes panics log lines. Only pgkeep's own lines are shown: those of the
+/// HTTP client would carry signed URLs.
+pub fn start(level: LevelFilter) {
+    let config = ConfigBuilder::new()
+        .set_time_format_custom(format_description!(
+            "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z"
+        ))
+        .set_thread_level(LevelFilter::Off)
+        .set_target_level(LevelFilter::Off)
+        .set_location_level(LevelFilter::Off)
+        .set_level_padding(LevelPadding::Right)
+        .add_filter_allow_str("pgkeep")
+        .build();
+    let logger = OneLine(WriteLogger::new(level, config, std::io::stderr()));
+    // Fails only where a logger is set already, which then goes on.
+    if log::set_boxed_logger(Box::new(logger)).is_ok() {
+        log::set_max_level(level);
+    }
+    panic::set_hook(Box::new(|info| {
+        let thread = std::thread::current();
+        error!("panic in thread {}: {info}", thread.name().unwrap_or("unnamed"));
+        log_trace(&Backtrace::force_capture());
+    }));
+}
+
+/// Logs a failure once, at the top: what failed, the chain of causes, the stack trace of the first cause.
+pub fn failure(what: &str, failure: &Error) {
+    error!("{what}: {failure:#}");
+    log_trace(failure.backtrace());
+}
+
+/// Logs the frames of pgkeep's own functions: the runtime's and the libraries' say nothing more.
+fn log_trace(trace: &Backtrace) {
+    let text = trace.to_string();
+    let mut lines = text.lines().map(str::trim).peekable();
+    while let Some(line) = lines.next() {
+        let place = lines.next_if(|next| next.starts_with("at "));
+        let Some((_, function)) = line.split_once(": ") else { continue };
+        if function.contains("pgkeep::") && !function.contains("logging::") {
+            error!("  in {function} {}", place.unwrap_or_default());
+        }
+    }
+}
+
+/// Escapes control characters, so that a text from outside can neither start a log line of its own nor
+/// steer a terminal.
+struct OneLine<L>(L);
+
+impl<L: Log> Log for OneLine<L> {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.0.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        let line = one_line(record.args().to_string().trim_end());
+        let (metadata, module) = (record.metadata().clone(), record.module_path());
+        self.0.log(
+            &Record::builder().metadata(metadata).module_path(module).args(format_args!("{line}")).build(),
+        );
+    }
+
+    fn flush(&self) {
+        self.0.flush();
+    }
+}
+
+fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\t' => line.push(c),
+            // A line feed as \n; the two Unicode line separators break lines in some viewers too.
+            c if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') => line.extend(c.escape_default()),
+            c => line.push(c),
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_from_outside_starts_no_line_of_its_own() {
+        assert_eq!(one_line("a\nb\r\u{1b}[31m\u{2028}é\tc"), "a\\nb\\r\\u{1b}[31m\\u{2028}é\tc");
+    }
+}

@@ -1,0 +1,153 @@
+//! Stopping: the first signal lets the running backup finish, the second one ends it at once.
+
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use log::{info, warn};
+use rustix::process::{kill_process_group, Pid, Signal};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+/// After a second signal everything has this long to abort the upload and unwind.
+const FORCED_EXIT_AFTER: Duration = Duration::from_secs(4);
+/// pg_dump has this long to end by itself after SIGTERM, and to cancel its query on the server.
+const CHILD_GRACE: Duration = Duration::from_secs(1);
+
+/// The signals received so far, and the children that a forced stop has to end. Clones share them.
+#[derive(Clone, Default)]
+pub struct Shutdown {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    signals: Vec<i32>,
+    children: Vec<Pid>,
+}
+
+impl Shutdown {
+    /// Handles SIGTERM and SIGINT from now on, on a thread of its own.
+    ///
+    /// # Errors
+    /// Where the handlers cannot be installed.
+    pub fn install() -> io::Result<Self> {
+        let shutdown = Shutdown::default();
+        let mut signals = Signals::new([SIGTERM, SIGINT])?;
+        let handler = shutdown.clone();
+        thread::Builder::new().name("signals".into()).spawn(move || {
+            for signal in signals.forever() {
+                handler.received(signal);
+            }
+        })?;
+        Ok(shutdown)
+    }
+
+    /// Whether a stop was asked for.
+    pub fn requested(&self) -> bool {
+        !self.lock().signals.is_empty()
+    }
+
+    /// The exit status of a forced stop (128 and the signal's number), once there was a second signal.
+    pub fn forced(&self) -> Option<i32> {
+        self.lock().signals.get(1).map(|signal| 128 + signal)
+    }
+
+    /// Sleeps for `length`, or until a stop is asked for; true if none was.
+    pub fn sleep(&self, length: Duration) -> bool {
+        self.sleep_while(length, |state| state.signals.is_empty())
+    }
+
+    /// Sleeps for `length` also after a first signal, as a running backup does between two tries; true
+    /// if no second one came.
+    pub fn sleep_unless_forced(&self, length: Duration) -> bool {
+        self.sleep_while(length, |state| state.signals.len() < 2)
+    }
+
+    /// Until the answer is dropped, a forced stop ends the process group `leader` too.
+    pub fn watch(&self, leader: Pid) -> Watched {
+        let mut state = self.lock();
+        state.children.push(leader);
+        if state.signals.len() > 1 {
+            // Born after the second signal, and so not seen by it.
+            let _ = kill_process_group(leader, Signal::TERM);
+        }
+        Watched { shutdown: self.clone(), leader }
+    }
+
+    fn sleep_while(&self, length: Duration, go_on: impl Fn(&State) -> bool) -> bool {
+        let end = Instant::now() + length;
+        let mut state = self.lock();
+        while go_on(&state) {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return true;
+            }
+            state = self.shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        false
+    }
+
+    fn received(&self, signal: i32) {
+        let name = if signal == SIGINT { "SIGINT" } else { "SIGTERM" };
+        let count = {
+            let mut state = self.lock();
+            state.signals.push(signal);
+            state.signals.len()
+        };
+        self.shared.changed.notify_all();
+        match count {
+            1 => {
+                info!("{name}: stopping as soon as a running backup is done; a second signal ends it at once")
+            }
+            2 => {
+                warn!("second signal ({name}): ending the running backup now");
+                let shutdown = self.clone();
+                // On its own thread: further signals go on being received.
+                thread::spawn(move || shutdown.force(128 + signal));
+            }
+            _ => {}
+        }
+    }
+
+    fn force(&self, status: i32) {
+        let started = Instant::now();
+        self.kill_children(Signal::TERM);
+        thread::sleep(CHILD_GRACE);
+        self.kill_children(Signal::KILL);
+        thread::sleep(FORCED_EXIT_AFTER.saturating_sub(started.elapsed()));
+        // Still here: somebody waits for the network. The spool has no name, so it goes with the process.
+        warn!("not done in time: exiting; an upload that was not aborted is swept by a later run");
+        std::process::exit(status);
+    }
+
+    fn kill_children(&self, signal: Signal) {
+        for &leader in &self.lock().children {
+            let _ = kill_process_group(leader, signal);
+        }
+    }
+
+    /// The state is valid after every statement, so a panic elsewhere does not spoil it.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A child that a forced stop ends; see [`Shutdown::watch`].
+pub struct Watched {
+    shutdown: Shutdown,
+    leader: Pid,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.shutdown.lock().children.retain(|&leader| leader != self.leader);
+    }
+}
