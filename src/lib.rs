@@ -3,10 +3,21 @@
 //! On a cron schedule it dumps the database, gzips it, uploads it, proves that what arrived is a whole
 //! backup and deletes what the retention policy lets go. One file is one idea; `main.rs` chooses a command.
 
+pub mod backup;
+pub mod catalog;
+pub mod cli;
+pub mod config;
 pub mod conninfo;
+pub mod daemon;
+pub mod list;
 pub mod logging;
+pub mod postgres;
+pub mod prune;
+pub mod retention;
 pub mod retry;
+pub mod s3;
 pub mod schedule;
 pub mod secret;
 pub mod shutdown;
+pub mod spool;
 pub mod units;

@@ -154,11 +154,11 @@ fn random_field(random: &mut fastrand::Rng, first: u32, last: u32) -> (String, B
             }
             2 => {
                 items.push(format!("{low}-{high}/{step}"));
-                numbers.extend((low..=high).filter(|number| (number - low) % step == 0));
+                numbers.extend((low..=high).filter(|number| (number - low).is_multiple_of(step)));
             }
             _ => {
                 items.push(format!("*/{step}"));
-                numbers.extend((first..=last).filter(|number| (number - first) % step == 0));
+                numbers.extend((first..=last).filter(|number| (number - first).is_multiple_of(step)));
             }
         }
     }

@@ -1,0 +1,282 @@
+//! One backup, from the dump to the commit gate.
+//!
+//! pg_dump → gzip → spool → parts → S3. The object appears only when pg_dump ended with status 0, the
+//! dump's own end marker was seen, gzip closed cleanly and every part was acknowledged with its checksum.
+//! Anything else leaves no object at all.
+
+use std::io::{self, Read, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{anyhow, bail, ensure, Context, Result};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
+use flate2::write::GzEncoder;
+use flate2::Compression;
+use log::{debug, info, warn};
+
+use crate::catalog::{Catalog, Format};
+use crate::config::Config;
+use crate::postgres::{self, Postgres, Process, Programs};
+use crate::prune;
+use crate::s3::multipart::{self, Upload};
+use crate::s3::Client;
+use crate::shutdown::Shutdown;
+use crate::spool::{Part, Spool};
+use crate::units;
+
+/// gzip's own default.
+const LEVEL: u32 = 6;
+/// A pipe holds 64 KiB; more at a time saves nothing.
+const CHUNK: usize = 64 * 1024;
+/// How often a running backup says how far it is.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(30);
+/// An upload of ours that was neither completed nor aborted for so long is nobody's any more.
+const STALE_AFTER: TimeDelta = TimeDelta::days(1);
+/// What pg_dump's plain format ends with, and what may follow: `\unrestrict` with its key.
+const END_MARKER: &[u8] = b"\n-- PostgreSQL database dump complete\n";
+const TAIL: usize = 1024;
+
+/// Bytes so far, for the progress lines.
+#[derive(Default)]
+struct Progress {
+    dumped: AtomicU64,
+    compressed: AtomicU64,
+    uploaded: Arc<AtomicU64>,
+}
+
+/// Backs up once, then prunes.
+///
+/// # Errors
+/// The step that failed and why. The bucket then holds nothing new under a backup's name.
+pub fn run(config: &Config, s3: &Client, shutdown: &Shutdown) -> Result<()> {
+    let started = Instant::now();
+    let catalog = config.catalog();
+    let postgres = Postgres::new(config, shutdown);
+    let installed = postgres::installed(config.client_directory.as_deref())?;
+    let server = postgres.ask_server(&installed[0]).context("cannot reach the database")?;
+    let programs = postgres::choose(&installed, &server)?;
+    let key = free_key(s3, &catalog, Utc::now())?;
+    info!(
+        "backup started: database \"{}\" ({} on PostgreSQL {}) to {}, with pg_dump {}",
+        config.database,
+        units::bytes(server.database_size),
+        server.version,
+        s3.place(&key),
+        programs.version
+    );
+    sweep(s3, &catalog, Utc::now());
+
+    let progress = Arc::new(Progress::default());
+    let reporter = report_progress(Arc::clone(&progress), started)?;
+    let size =
+        dump_and_upload(config, s3, shutdown, &postgres, &programs, server.database_size, &key, &progress)?;
+    drop(reporter);
+    compare_size(s3, &key, size)?;
+
+    let took = started.elapsed();
+    let dumped = progress.dumped.load(Ordering::Relaxed);
+    let pruned = prune::after_backup(config, s3);
+    info!(
+        "backup succeeded: database \"{}\", {} dumped, {} compressed (ratio {:.1}), in {} ({}/s), at {}; {pruned}",
+        config.database,
+        units::bytes(dumped),
+        units::bytes(size),
+        dumped as f64 / size as f64,
+        units::duration(took),
+        units::bytes((dumped as f64 / took.as_secs_f64()) as u64),
+        s3.place(&key),
+    );
+    Ok(())
+}
+
+/// The key of now, or of the next second whose key is free.
+fn free_key(s3: &Client, catalog: &Catalog, now: DateTime<Utc>) -> Result<String> {
+    let mut time = now.trunc_subsecs(0);
+    loop {
+        let key = catalog.key(time, Format::Plain);
+        if s3.head_object(&key).context("cannot look into the bucket")?.is_none() {
+            return Ok(key);
+        }
+        time += TimeDelta::seconds(1);
+    }
+}
+
+/// Aborts this database's uploads that a crash left behind. Not every S3-compatible server can list them;
+/// that is no reason not to back up.
+fn sweep(s3: &Client, catalog: &Catalog, now: DateTime<Utc>) {
+    let uploads = match s3.list_multipart_uploads(catalog.prefix()) {
+        Ok(uploads) => uploads,
+        Err(error) => {
+            debug!("stale uploads are not looked for: {error}");
+            return;
+        }
+    };
+    for upload in uploads {
+        if catalog.parse(&upload.key).is_none() || now - upload.initiated < STALE_AFTER {
+            continue;
+        }
+        match s3.abort_multipart_upload(&upload.key, &upload.id) {
+            Ok(()) => info!("aborted the upload {} of {}, begun {}", upload.id, upload.key, upload.initiated),
+            Err(error) => warn!("the stale upload {} could not be aborted: {error}", upload.id),
+        }
+    }
+}
+
+/// Everything up to the object's appearance; answers with its size in bytes.
+#[allow(clippy::too_many_arguments)]
+fn dump_and_upload(
+    config: &Config,
+    s3: &Client,
+    shutdown: &Shutdown,
+    postgres: &Postgres<'_>,
+    programs: &Programs,
+    database_size: u64,
+    key: &str,
+    progress: &Progress,
+) -> Result<u64> {
+    let part_size = multipart::part_size(database_size);
+    let upload = Upload::start(s3, key, Arc::clone(&progress.uploaded), shutdown)?;
+    let spool = Spool::create(&config.temp_directory, part_size, upload.parts())?;
+    let whole =
+        postgres.dump(programs).and_then(|dump| fill_spool(dump, spool, progress)).and_then(|whole| {
+            match shutdown.forced() {
+                Some(_) => bail!("stopped by a second signal"),
+                None => Ok(whole),
+            }
+        });
+    match whole {
+        Ok((last, size)) => {
+            upload.commit(last).context("cannot upload the backup")?;
+            Ok(size)
+        }
+        Err(failure) => match (upload.abort(), shutdown.forced()) {
+            // The dump failed because the upload had: that is the cause.
+            (Some(cause), None) if is_broken_pipe(&failure) => Err(cause.context("cannot upload the backup")),
+            _ => Err(failure),
+        },
+    }
+}
+
+/// Reads the dump to its end and proves it whole; answers with the last part and the size of all.
+fn fill_spool(mut dump: Process, spool: Spool, progress: &Progress) -> Result<(Part, u64)> {
+    let mut gzip = GzEncoder::new(spool, Compression::new(LEVEL));
+    let mut tail = Tail::default();
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        let read = match dump.stdout.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(problem) if problem.kind() == io::ErrorKind::Interrupted => continue,
+            Err(problem) => return Err(problem).context("cannot read from pg_dump"),
+        };
+        gzip.write_all(&chunk[..read]).context("cannot write to the temporary file")?;
+        tail.push(&chunk[..read]);
+        progress.dumped.fetch_add(read as u64, Ordering::Relaxed);
+        progress.compressed.store(gzip.get_ref().written(), Ordering::Relaxed);
+    }
+    dump.finish()?;
+    ensure!(
+        tail.shows_a_whole_dump(),
+        "the dump has no end marker although pg_dump reported success: it is not whole"
+    );
+    let spool = gzip.finish().context("cannot write to the temporary file")?;
+    let size = spool.written();
+    progress.compressed.store(size, Ordering::Relaxed);
+    Ok((spool.finish(), size))
+}
+
+fn is_broken_pipe(failure: &anyhow::Error) -> bool {
+    let io = failure.chain().find_map(|cause| cause.downcast_ref::<io::Error>());
+    io.is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// What the bucket holds now has to have the size that was sent; otherwise it does not deserve its name.
+fn compare_size(s3: &Client, key: &str, sent: u64) -> Result<()> {
+    match s3.head_object(key).context("cannot look at the uploaded backup")? {
+        Some(found) if found == sent => Ok(()),
+        Some(found) => {
+            let wrong = anyhow!("S3 stored {found} bytes of {} instead of {sent}", s3.place(key));
+            match s3.delete_object(key) {
+                Ok(()) => Err(wrong.context("the upload went wrong, and was deleted again")),
+                Err(error) => {
+                    Err(wrong.context(format!("the upload went wrong and could not be deleted ({error})")))
+                }
+            }
+        }
+        None => bail!("S3 acknowledged the upload of {}, but does not have it", s3.place(key)),
+    }
+}
+
+/// Logs a line every now and then until the answer is dropped.
+fn report_progress(progress: Arc<Progress>, started: Instant) -> Result<mpsc::Sender<()>> {
+    let (running, ended) = mpsc::channel::<()>();
+    thread::Builder::new().name("progress".into()).spawn(move || {
+        while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(PROGRESS_INTERVAL) {
+            let show = |count: &AtomicU64| units::bytes(count.load(Ordering::Relaxed));
+            info!(
+                "backup running for {}: {} dumped, {} compressed, {} uploaded",
+                units::duration(started.elapsed()),
+                show(&progress.dumped),
+                show(&progress.compressed),
+                show(&progress.uploaded)
+            );
+        }
+    })?;
+    Ok(running)
+}
+
+/// The end of what went by.
+#[derive(Default)]
+struct Tail(Vec<u8>);
+
+impl Tail {
+    fn push(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(&bytes[bytes.len().saturating_sub(TAIL)..]);
+        self.0.drain(..self.0.len().saturating_sub(TAIL));
+    }
+
+    /// Whether the end marker is there, with nothing behind it but comments and `\unrestrict`: a dump that
+    /// stopped within a table whose rows contain the marker's text does not pass.
+    fn shows_a_whole_dump(&self) -> bool {
+        let Some(at) = self.0.windows(END_MARKER.len()).rposition(|window| window == END_MARKER) else {
+            return false;
+        };
+        let behind = String::from_utf8_lossy(&self.0[at + END_MARKER.len()..]);
+        behind.ends_with('\n')
+            && behind.lines().all(|line| line.is_empty() || line == "--" || line.starts_with("\\unrestrict "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn whole(text: &str, chunk: usize) -> bool {
+        let mut tail = Tail::default();
+        text.as_bytes().chunks(chunk).for_each(|bytes| tail.push(bytes));
+        tail.shows_a_whole_dump()
+    }
+
+    #[test]
+    fn only_a_dump_with_its_end_marker_is_whole() {
+        let rows = "1\ttext\n".repeat(1000);
+        let end = "--\n-- PostgreSQL database dump complete\n--\n\n";
+        for chunk in [1, 7, 1000, 100_000] {
+            assert!(whole(&format!("{rows}{end}"), chunk));
+            assert!(whole(&format!("{rows}{end}\\unrestrict 4fNx\n\n"), chunk));
+            for cut in 1..=end.len() {
+                let cut_off = format!("{rows}{end}");
+                let cut_off = &cut_off[..cut_off.len() - cut];
+                // The marker itself and the line feed behind it are what counts.
+                let complete = cut_off.ends_with("complete\n--\n");
+                assert_eq!(whole(cut_off, chunk), complete, "{cut} bytes cut off");
+            }
+            assert!(!whole(&format!("{rows}{end}{rows}"), chunk));
+            assert!(!whole(&rows, chunk));
+            assert!(!whole("", chunk));
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! An object in parts, uploaded while it is still being made.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{anyhow, bail, Context, Error, Result};
+use log::warn;
+
+use super::Client;
+use crate::shutdown::Shutdown;
+use crate::spool::Part;
+
+/// S3's limits of a multipart upload
+/// (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>).
+const MOST_PARTS: u64 = 10_000;
+const LARGEST_PART: u64 = 5 << 30;
+const SMALLEST_PART: u64 = 16 << 20;
+/// A database's dump may be larger than the database: indexes go, but text takes more room.
+const GROWTH: u64 = 4;
+
+/// How often the wait for the upload looks for a forced stop.
+const TICK: Duration = Duration::from_millis(100);
+/// After a forced stop, a part under way has this long to be given up before the upload is aborted anyway.
+const FORCED_PATIENCE: Duration = Duration::from_millis(500);
+
+/// The size of all parts but the last: a compressed dump of four times the database's size has to fit
+/// 10,000 of them.
+pub fn part_size(database_size: u64) -> u64 {
+    let needed = database_size.saturating_mul(GROWTH).div_ceil(MOST_PARTS);
+    needed.clamp(SMALLEST_PART, LARGEST_PART).next_multiple_of(1 << 20)
+}
+
+/// An upload under way. It ends by [`Upload::commit`] or [`Upload::abort`], and dropping it aborts too:
+/// whatever happens, nothing invisible stays behind.
+pub struct Upload {
+    client: Client,
+    shared: Arc<Shared>,
+    full: Option<Sender<Part>>,
+    done: Receiver<Result<Vec<String>>>,
+    shutdown: Shutdown,
+    ended: bool,
+}
+
+#[derive(Default)]
+struct Shared {
+    key: String,
+    /// S3's id; set with the first part.
+    id: OnceLock<String>,
+    cancelled: AtomicBool,
+    /// Bytes that S3 has acknowledged.
+    acknowledged: Arc<AtomicU64>,
+}
+
+impl Upload {
+    /// Waits for parts on a thread of its own. S3 hears of it with the first one; `acknowledged` counts
+    /// the bytes that arrived.
+    ///
+    /// # Errors
+    /// Where the thread cannot be started.
+    pub fn start(
+        client: &Client,
+        key: &str,
+        acknowledged: Arc<AtomicU64>,
+        shutdown: &Shutdown,
+    ) -> Result<Self> {
+        let (full, parts) = mpsc::channel();
+        let (result, done) = mpsc::channel();
+        let shared = Arc::new(Shared { key: key.to_owned(), acknowledged, ..Shared::default() });
+        let worker = (client.clone(), Arc::clone(&shared));
+        thread::Builder::new().name("upload".into()).spawn(move || {
+            // Nobody listens any more where the upload was given up.
+            let _ = result.send(upload_parts(&worker.0, &worker.1, &parts));
+        })?;
+        Ok(Upload {
+            client: client.clone(),
+            shared,
+            full: Some(full),
+            done,
+            shutdown: shutdown.clone(),
+            ended: false,
+        })
+    }
+
+    /// Where full parts go.
+    pub fn parts(&self) -> Sender<Part> {
+        self.full.clone().expect("the upload has not ended")
+    }
+
+    /// Uploads the last part and makes the object appear. Call it only with a backup that is proven whole.
+    ///
+    /// # Errors
+    /// S3's refusal of a part or of the whole; nothing of it is left then.
+    pub fn commit(mut self, last: Part) -> Result<()> {
+        let full = self.full.take().expect("the upload has not ended");
+        if last.number == 1 {
+            let length = last.length;
+            self.client.put_object(&self.shared.key, &last)?;
+            self.shared.acknowledged.store(length, Ordering::Relaxed);
+            self.ended = true;
+            return Ok(());
+        }
+        if last.length > 0 && full.send(last).is_err() {
+            // The worker has failed: its result below says why.
+        }
+        drop(full);
+        let etags = self.wait(None)?;
+        let id = self.shared.id.get().expect("a part was uploaded");
+        match self.client.complete_multipart_upload(&self.shared.key, id, &etags) {
+            // An earlier try of the same request succeeded and its answer was lost: the object is there,
+            // and the caller compares its size.
+            Err(error) if error.code() == Some("NoSuchUpload") && self.exists() => {}
+            completed => completed?,
+        }
+        self.ended = true;
+        Ok(())
+    }
+
+    /// Gives the upload up, and answers why it had failed by itself, if it had.
+    pub fn abort(mut self) -> Option<Error> {
+        self.give_up()
+    }
+
+    fn exists(&self) -> bool {
+        matches!(self.client.head_object(&self.shared.key), Ok(Some(_)))
+    }
+
+    fn give_up(&mut self) -> Option<Error> {
+        self.ended = true;
+        self.shared.cancelled.store(true, Ordering::Relaxed);
+        self.full = None;
+        // A part that arrives after the abort would stay behind: wait for the worker, unless in a hurry.
+        let failure = self.wait(Some(FORCED_PATIENCE)).err();
+        if let Some(id) = self.shared.id.get() {
+            if let Err(error) = self.client.abort_multipart_upload(&self.shared.key, id) {
+                warn!("the upload {id} could not be aborted; a run after a day sweeps it: {error}");
+            }
+        }
+        failure
+    }
+
+    /// Waits for the worker's end; after a forced stop only for `patience` more.
+    fn wait(&self, patience: Option<Duration>) -> Result<Vec<String>> {
+        let mut forced_since = None;
+        loop {
+            match self.done.recv_timeout(TICK) {
+                Ok(result) => return result,
+                Err(RecvTimeoutError::Disconnected) => bail!("the upload's thread has panicked"),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if self.shutdown.forced().is_some() {
+                let since = *forced_since.get_or_insert_with(Instant::now);
+                if since.elapsed() >= patience.unwrap_or_default() {
+                    bail!("stopped by a second signal");
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.give_up();
+        }
+    }
+}
+
+/// Uploads what comes and answers with the ETags in the order of the parts.
+fn upload_parts(client: &Client, shared: &Shared, parts: &Receiver<Part>) -> Result<Vec<String>> {
+    let go_on = || !shared.cancelled.load(Ordering::Relaxed);
+    let mut etags = Vec::new();
+    for part in parts {
+        if !go_on() {
+            return Err(anyhow!("the upload was given up"));
+        }
+        if u64::from(part.number) > MOST_PARTS {
+            bail!(
+                "the backup does not fit 10,000 parts: it is more than four times as large as its database"
+            );
+        }
+        let id = match shared.id.get() {
+            Some(id) => id,
+            None => {
+                let id = client.create_multipart_upload(&shared.key).context("cannot begin the upload")?;
+                shared.id.get_or_init(|| id)
+            }
+        };
+        let etag = client
+            .upload_part(&shared.key, id, &part, go_on)
+            .with_context(|| format!("cannot upload part {}", part.number))?;
+        shared.acknowledged.fetch_add(part.length, Ordering::Relaxed);
+        etags.push(etag);
+    }
+    Ok(etags)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_grow_with_the_database_so_that_four_times_its_size_fits() {
+        assert_eq!(part_size(0), 16 << 20);
+        assert_eq!(part_size(40 << 30), 17 << 20);
+        for size in [1, 600 << 20, 41 << 30, 500 << 30, 3 << 40, 12 << 40] {
+            let part = part_size(size);
+            assert!(part * MOST_PARTS >= size * GROWTH, "{size}");
+            assert_eq!(part % (1 << 20), 0);
+        }
+        assert_eq!(part_size(u64::MAX), LARGEST_PART);
+    }
+}

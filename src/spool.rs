@@ -1,0 +1,173 @@
+//! The temp file between compressor and upload: written at one end, read at the other.
+//!
+//! It has no name, so no crash leaves it behind and nobody else can open it. What is written is cut into
+//! parts, and each part's checksum is made on the way, so that a part is read once: into the socket.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::mpsc::Sender;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use md5::{Digest, Md5};
+
+/// A piece of the spool that will not change any more.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// S3's part number, from 1.
+    pub number: u32,
+    /// The checksum of its bytes.
+    pub md5: [u8; 16],
+    /// Bytes.
+    pub length: u64,
+    offset: u64,
+    file: Arc<File>,
+}
+
+/// The writing end. Parts go to the channel as soon as they are full.
+pub struct Spool {
+    file: Arc<File>,
+    part_size: u64,
+    full: Sender<Part>,
+    part: u32,
+    length: u64,
+    md5: Md5,
+}
+
+impl Spool {
+    /// Makes the file in `directory`; every part but the last one has `part_size` bytes.
+    ///
+    /// # Errors
+    /// Where the file cannot be made; the text names the directory.
+    pub fn create(directory: &Path, part_size: u64, full: Sender<Part>) -> Result<Self> {
+        let file = tempfile::tempfile_in(directory)
+            .with_context(|| format!("cannot make a temporary file in {}", directory.display()))?;
+        Ok(Spool { file: Arc::new(file), part_size, full, part: 1, length: 0, md5: Md5::new() })
+    }
+
+    /// Ends the writing and hands out the last part, which may be shorter than the others, or empty.
+    pub fn finish(mut self) -> Part {
+        self.cut()
+    }
+
+    /// Bytes written so far.
+    pub fn written(&self) -> u64 {
+        self.offset() + self.length
+    }
+
+    fn offset(&self) -> u64 {
+        u64::from(self.part - 1) * self.part_size
+    }
+
+    fn cut(&mut self) -> Part {
+        let part = Part {
+            number: self.part,
+            md5: std::mem::take(&mut self.md5).finalize().into(),
+            length: self.length,
+            offset: self.offset(),
+            file: Arc::clone(&self.file),
+        };
+        self.part += 1;
+        self.length = 0;
+        part
+    }
+}
+
+impl Write for Spool {
+    /// Fails with `BrokenPipe` where nobody takes the parts any more.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let room = usize::try_from(self.part_size - self.length).unwrap_or(usize::MAX);
+        let bytes = &bytes[..bytes.len().min(room)];
+        self.file.write_all_at(bytes, self.written())?;
+        self.md5.update(bytes);
+        self.length += bytes.len() as u64;
+        if self.length == self.part_size {
+            let part = self.cut();
+            self.full.send(part).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Part {
+    /// Reads the part from its beginning; each call makes a reader of its own.
+    pub fn reader(&self) -> impl Read + '_ {
+        PartReader { part: self, position: 0 }
+    }
+}
+
+/// Reads exactly one part. A spool that is shorter than it must be is an error: a body that just ended
+/// early would leave the HTTP client waiting for the rest.
+struct PartReader<'a> {
+    part: &'a Part,
+    position: u64,
+}
+
+impl Read for PartReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.part.length - self.position;
+        let wanted = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        if wanted == 0 {
+            return Ok(0);
+        }
+        let read = self.part.file.read_at(&mut buffer[..wanted], self.part.offset + self.position)?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.position += read as u64;
+        Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn parts_put_together_are_what_was_written() {
+        let data: Vec<u8> = (0..=255).cycle().take(1000).collect();
+        for part_size in [1, 7, 333, 999, 1000, 1001] {
+            let (full, parts) = mpsc::channel();
+            let mut spool = Spool::create(&std::env::temp_dir(), part_size, full).unwrap();
+            for chunk in data.chunks(90) {
+                spool.write_all(chunk).unwrap();
+            }
+            assert_eq!(spool.written(), 1000);
+            let last = spool.finish();
+            let mut together = Vec::new();
+            for (at, part) in parts.iter().chain([last]).enumerate() {
+                assert_eq!(part.number as usize, at + 1);
+                let start = together.len();
+                part.reader().read_to_end(&mut together).unwrap();
+                assert_eq!(part.md5, <[u8; 16]>::from(Md5::digest(&together[start..])));
+            }
+            assert_eq!(together, data, "part size {part_size}");
+        }
+    }
+
+    #[test]
+    fn a_spool_that_lost_its_end_is_an_error_and_no_short_body() {
+        let (full, _parts) = mpsc::channel();
+        let mut spool = Spool::create(&std::env::temp_dir(), 100, full).unwrap();
+        spool.write_all(&[1; 50]).unwrap();
+        let part = spool.finish();
+        part.file.set_len(20).unwrap();
+        let problem = part.reader().read_to_end(&mut Vec::new()).unwrap_err();
+        assert_eq!(problem.kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn nobody_takes_the_parts_any_more() {
+        let (full, parts) = mpsc::channel();
+        drop(parts);
+        let mut spool = Spool::create(&std::env::temp_dir(), 10, full).unwrap();
+        assert_eq!(spool.write_all(&[0; 10]).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
+}

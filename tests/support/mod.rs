@@ -1,0 +1,29 @@
+//! What the tests and the demo share: a real PostgreSQL, a real S3 server, and the built binary.
+
+// Each of the programs that include this folder uses a part of it.
+#![allow(dead_code)]
+
+pub mod pgkeep;
+pub mod postgres;
+pub mod s3;
+
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+/// A port that nobody listens on right now.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
+    listener.local_addr().expect("its address").port()
+}
+
+/// Waits until `condition` holds; panics with `what` after a minute, which is far more than it takes.
+pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(started.elapsed() < Duration::from_secs(60), "waited a minute for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

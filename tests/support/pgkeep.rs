@@ -1,0 +1,174 @@
+//! The built binary, run as a user runs it.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use super::{postgres, s3, wait_for};
+
+/// The binary beside this test program.
+fn binary() -> PathBuf {
+    match option_env!("CARGO_BIN_EXE_pgkeep") {
+        Some(path) => path.into(),
+        // An example: target/<profile>/examples/demo.
+        None => {
+            std::env::current_exe().expect("this program").ancestors().nth(2).expect("target").join("pgkeep")
+        }
+    }
+}
+
+/// A configuration, and the spool's directory, which has to be empty at the end.
+pub struct Pgkeep {
+    variables: Vec<(String, String)>,
+    pub spool: tempfile::TempDir,
+}
+
+/// What a finished command left.
+pub struct Outcome {
+    pub status: i32,
+    pub stdout: String,
+    pub log: String,
+}
+
+impl Pgkeep {
+    /// The required variables for a database of the shared server and an S3 server of one's own.
+    pub fn new(database: &str, s3: &s3::Server) -> Self {
+        let spool = tempfile::Builder::new().prefix("pgkeep-spool-").tempdir().expect("a directory");
+        let pgkeep = Pgkeep { variables: Vec::new(), spool };
+        let temp = pgkeep.spool.path().to_str().expect("UTF-8").to_owned();
+        pgkeep
+            .with("POSTGRES_CONNECTION_STRING", &postgres::server().connection(database))
+            .with("S3_URL", &s3.url)
+            .with("S3_BUCKET", s3::BUCKET)
+            .with("S3_ACCESS_KEY", s3::ACCESS_KEY)
+            .with("S3_SECRET_KEY", s3::SECRET_KEY)
+            .with("TMPDIR", &temp)
+            .with("PATH", &std::env::var("PATH").unwrap_or_default())
+    }
+
+    /// Sets a variable.
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.variables.retain(|(known, _)| known != name);
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Takes a variable away.
+    pub fn without(mut self, name: &str) -> Self {
+        self.variables.retain(|(known, _)| known != name);
+        self
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(binary());
+        command.args(arguments).env_clear().envs(self.variables.iter().cloned()).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command to its end.
+    pub fn run(&self, arguments: &[&str]) -> Outcome {
+        let output = self.command(arguments).output().expect("pgkeep");
+        self.outcome(output)
+    }
+
+    /// Runs a command that has to succeed.
+    pub fn succeed(&self, arguments: &[&str]) -> Outcome {
+        let outcome = self.run(arguments);
+        assert_eq!(outcome.status, 0, "{}", outcome.log);
+        outcome
+    }
+
+    /// Runs a command that has to fail with status 1.
+    pub fn fail(&self, arguments: &[&str]) -> Outcome {
+        let outcome = self.run(arguments);
+        assert_eq!(outcome.status, 1, "{}", outcome.log);
+        outcome
+    }
+
+    /// Starts a command that goes on by itself.
+    pub fn start(&self, arguments: &[&str]) -> Running {
+        let mut command = self.command(arguments);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("pgkeep");
+        let lines = Arc::new(Mutex::new(String::new()));
+        let (stderr, gathered) = (child.stderr.take().expect("its log"), Arc::clone(&lines));
+        let reader = std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                gathered.lock().unwrap().push_str(&(line + "\n"));
+            }
+        });
+        Running { child, lines, reader: Some(reader) }
+    }
+
+    fn outcome(&self, output: Output) -> Outcome {
+        let left: Vec<_> = self.spool.path().read_dir().expect("the spool's directory").collect();
+        assert!(left.is_empty(), "left in the spool's directory: {left:?}");
+        Outcome {
+            status: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8(output.stdout).expect("UTF-8"),
+            log: String::from_utf8(output.stderr).expect("UTF-8"),
+        }
+    }
+}
+
+/// A command that goes on. Dropped, it is killed.
+pub struct Running {
+    child: Child,
+    lines: Arc<Mutex<String>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Running {
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        self.lines.lock().unwrap().clone()
+    }
+
+    /// Waits for a line of the log that contains `text`.
+    pub fn wait_for_log(&self, text: &str) -> String {
+        wait_for(&format!("\"{text}\" in the log:\n{}", self.log()), || {
+            self.log().lines().find(|line| line.contains(text)).map(str::to_owned)
+        })
+    }
+
+    /// Sends a signal by its name.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status();
+        assert!(sent.expect("kill").success(), "signal {name}");
+    }
+
+    /// Waits for the end; the exit status.
+    pub fn wait(&mut self) -> i32 {
+        let status = wait_for("pgkeep to end", || self.child.try_wait().expect("its status"));
+        self.reader.take().map(JoinHandle::join);
+        status.code().unwrap_or(-1)
+    }
+
+    /// The process ids of its children.
+    pub fn children(&self) -> Vec<u32> {
+        let path = format!("/proc/{0}/task/{0}/children", self.pid());
+        let mut threads = String::new();
+        // A child belongs to the thread that started it.
+        if let Ok(tasks) = std::fs::read_dir(format!("/proc/{}/task", self.pid())) {
+            for task in tasks.flatten() {
+                if let Ok(mut file) = std::fs::File::open(task.path().join("children")) {
+                    let _ = file.read_to_string(&mut threads);
+                }
+            }
+        }
+        drop(path);
+        threads.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

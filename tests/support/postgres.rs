@@ -1,0 +1,233 @@
+//! A throwaway PostgreSQL server on a free port, one for the whole process.
+//!
+//! A small shell beside it waits for this process to end, however it ends, and then stops the server and
+//! removes its files: nothing is left behind, not even after a kill -9.
+
+use std::env;
+use std::fs;
+use std::os::unix::fs::{chown, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdin, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::OnceLock;
+
+use super::{free_port, wait_for};
+
+/// The superuser's password; every other test of passwords makes a role of its own.
+pub const PASSWORD: &str = "superuser's secret";
+
+/// Where this machine's server programs are.
+pub fn bin() -> &'static Path {
+    static BIN: OnceLock<PathBuf> = OnceLock::new();
+    BIN.get_or_init(|| {
+        let path = env::var_os("PATH").unwrap_or_default();
+        let side_by_side = (10..30).rev().flat_map(|major| {
+            [format!("/usr/lib/postgresql/{major}/bin"), format!("/usr/libexec/postgresql{major}")]
+        });
+        side_by_side
+            .map(PathBuf::from)
+            .chain(env::split_paths(&path))
+            .chain([PathBuf::from("/usr/bin"), PathBuf::from("/usr/local/bin")])
+            .find(|directory| directory.join("initdb").exists() && directory.join("postgres").exists())
+            .expect("initdb and postgres are not installed: `make test` installs them")
+    })
+}
+
+/// A running server.
+pub struct Server {
+    pub port: u16,
+    bin: PathBuf,
+    /// Its end is the watching shell's cue.
+    _watch: ChildStdin,
+}
+
+/// The process's own server, started on first use.
+pub fn server() -> &'static Server {
+    static SERVER: OnceLock<Server> = OnceLock::new();
+    SERVER.get_or_init(|| Server::start(bin()))
+}
+
+/// PostgreSQL refuses to run as root: then it runs as `postgres`, which its package makes.
+fn user() -> Option<(u32, u32)> {
+    let id = |what: &[&str]| {
+        let output = Command::new("id").args(what).output().expect("id");
+        String::from_utf8_lossy(&output.stdout).trim().parse::<u32>().ok()
+    };
+    (id(&["-u"]) == Some(0)).then(|| {
+        let ids = id(&["-u", "postgres"]).zip(id(&["-g", "postgres"]));
+        ids.expect("root cannot run PostgreSQL, and there is no user postgres")
+    })
+}
+
+impl Server {
+    /// Starts a server with the programs in `bin`.
+    pub fn start(bin: &Path) -> Self {
+        let directory =
+            tempfile::Builder::new().prefix("pgkeep-postgres-").tempdir().expect("a directory").keep();
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o700)).expect("its mode");
+        let user = user();
+        if let Some((uid, gid)) = user {
+            chown(&directory, Some(uid), Some(gid)).expect("its owner");
+        }
+        let run = |program: &str| {
+            let mut command = Command::new(bin.join(program));
+            if let Some((uid, gid)) = user {
+                command.uid(uid).gid(gid);
+            }
+            command.current_dir(&directory).env("LC_ALL", "C").env_remove("PGPASSWORD");
+            command
+        };
+        let password_file = directory.join("password");
+        fs::write(&password_file, PASSWORD).expect("the password's file");
+        fs::set_permissions(&password_file, fs::Permissions::from_mode(0o644)).expect("its mode");
+        let data = directory.join("data");
+        let initdb = run("initdb")
+            .args([
+                "--username=postgres",
+                "--encoding=UTF8",
+                "--auth=scram-sha-256",
+                "--no-sync",
+                "--no-instructions",
+            ])
+            .arg("--pwfile")
+            .arg(&password_file)
+            .arg("--pgdata")
+            .arg(&data)
+            .output()
+            .expect("initdb");
+        assert!(initdb.status.success(), "initdb: {}", String::from_utf8_lossy(&initdb.stderr));
+        let port = free_port();
+        let log = fs::File::create(directory.join("log")).expect("the log");
+        let server = run("postgres")
+            .arg("-D")
+            .arg(&data)
+            .args(["-p", &port.to_string(), "-h", "127.0.0.1", "-k", ""])
+            .args(["-c", "fsync=off", "-c", "full_page_writes=off", "-c", "max_connections=100"])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("the log"))
+            .stderr(log)
+            .process_group(0)
+            .spawn()
+            .expect("postgres");
+        // SIGQUIT is the immediate shutdown: nobody needs the data.
+        let mut watch = Command::new("sh")
+            .args([
+                "-c",
+                r#"cat >/dev/null; kill -QUIT "$1"; while kill -0 "$1"; do sleep 0.05; done; rm -rf "$2""#,
+                "sh",
+            ])
+            .arg(server.id().to_string())
+            .arg(&directory)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .expect("sh");
+        let server =
+            Server { port, bin: bin.to_owned(), _watch: watch.stdin.take().expect("its standard input") };
+        wait_for("PostgreSQL to answer", || {
+            server.try_psql("postgres", "SELECT 1").status.success().then_some(())
+        });
+        server
+    }
+
+    /// Makes a database whose name begins with `name` and that no other test has.
+    pub fn database(&self, name: &str) -> String {
+        static NUMBER: AtomicU32 = AtomicU32::new(1);
+        let name = format!("{name}{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        self.create_database(&name);
+        name
+    }
+
+    /// Makes a database of exactly this name.
+    pub fn create_database(&self, name: &str) {
+        self.psql(
+            "postgres",
+            &format!("CREATE DATABASE \"{}\" TEMPLATE template0", name.replace('"', "\"\"")),
+        );
+    }
+
+    /// A connection string for the superuser.
+    pub fn connection(&self, database: &str) -> String {
+        let password = PASSWORD.replace('\'', r"\'");
+        let database = database.replace('\\', r"\\").replace('\'', r"\'");
+        format!("host=127.0.0.1 port={} user=postgres password='{password}' dbname='{database}'", self.port)
+    }
+
+    /// Runs SQL and answers with what it says, one row a line, columns between `|`.
+    pub fn psql(&self, database: &str, sql: &str) -> String {
+        let output = self.try_psql(database, sql);
+        let problem = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "psql: {problem}\n{}", sql.chars().take(300).collect::<String>());
+        String::from_utf8(output.stdout).expect("UTF-8").trim_end().to_owned()
+    }
+
+    fn try_psql(&self, database: &str, sql: &str) -> Output {
+        let mut psql = self.client("psql", database);
+        psql.args(["-XAtqv", "ON_ERROR_STOP=1", "-c", sql]).output().expect("psql")
+    }
+
+    /// One of PostgreSQL's programs, connected as the superuser.
+    pub fn client(&self, program: &str, database: &str) -> Command {
+        let mut command = Command::new(self.bin.join(program));
+        command
+            .env("PGHOST", "127.0.0.1")
+            .env("PGPORT", self.port.to_string())
+            .env("PGUSER", "postgres")
+            .env("PGPASSWORD", PASSWORD)
+            .env("PGDATABASE", database)
+            .env("PGCONNECT_TIMEOUT", "10");
+        command
+    }
+
+    /// Every table with its number of rows, and the whole as pg_dump writes it.
+    pub fn contents(&self, database: &str) -> (String, String) {
+        let tables = self.psql(
+            database,
+            "SELECT schemaname || '.' || tablename FROM pg_tables
+             WHERE schemaname NOT IN ('pg_catalog', 'information_schema') ORDER BY 1",
+        );
+        let counts: Vec<String> = tables
+            .lines()
+            .map(|table| {
+                format!("{table}: {}", self.psql(database, &format!("SELECT count(*) FROM {table}")))
+            })
+            .collect();
+        let dump = self.client("pg_dump", database).output().expect("pg_dump");
+        assert!(dump.status.success(), "{}", String::from_utf8_lossy(&dump.stderr));
+        let text = String::from_utf8(dump.stdout).expect("UTF-8");
+        // The key of \restrict is random.
+        let lines =
+            text.lines().filter(|line| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict"));
+        (counts.join("\n"), lines.collect::<Vec<_>>().join("\n"))
+    }
+}
+
+/// Tables with something to see: a shop, with constraints, a view, a sequence, and text that needs escaping.
+pub const SHOP: &str = r"
+    CREATE TABLE customers (id serial PRIMARY KEY, name text NOT NULL, joined timestamptz DEFAULT now());
+    CREATE TABLE orders (
+        id bigserial PRIMARY KEY,
+        customer int NOT NULL REFERENCES customers,
+        total numeric(10, 2) CHECK (total >= 0),
+        note text
+    );
+    CREATE INDEX ON orders (customer);
+    CREATE VIEW totals AS SELECT customer, sum(total) AS total FROM orders GROUP BY customer;
+    INSERT INTO customers (name) SELECT 'Zoë ' || n FROM generate_series(1, 500) n;
+    INSERT INTO orders (customer, total, note)
+        SELECT 1 + n % 500, n / 7.0, E'tab\t, back\\slash, line\nbreak, \\. and -- PostgreSQL database dump complete'
+        FROM generate_series(1, 5000) n;
+";
+
+/// Rows that do not compress: `megabytes` of them.
+pub fn noise(megabytes: u32) -> String {
+    format!(
+        "CREATE TABLE noise AS
+             SELECT n, (SELECT string_agg(sha512((n * 1000 + part)::text::bytea), ''::bytea)
+                        FROM generate_series(1, 1024) part) AS bytes
+             FROM generate_series(1, {megabytes} * 16) n"
+    )
+}

@@ -1,0 +1,195 @@
+//! A real S3 server on a free port: the crate `s3s-fs`, which checks signatures, behind a door that can be
+//! told to fail, the way networks and providers do.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use s3s::auth::SimpleAuth;
+use s3s::service::{S3Service, S3ServiceBuilder};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+
+pub const ACCESS_KEY: &str = "AKIATESTKEY";
+pub const SECRET_KEY: &str = "S3-SECRET/with+signs=and-so-on";
+pub const BUCKET: &str = "backups";
+
+/// What the door does with a request instead of letting it through.
+#[derive(Clone, Copy, Debug)]
+pub enum Fault {
+    /// Answers with this status and an S3 error of this code; the request does not reach the server.
+    Answer(u16, &'static str),
+    /// Reads a part of the body, then closes the connection.
+    CutInBody,
+    /// Lets it through, then loses the answer and closes the connection.
+    LoseAnswer,
+    /// Holds the request for so long before it lets it through.
+    Hold(Duration),
+}
+
+/// Which requests meet a fault, by method and a part of path and query, and how many of them.
+struct Trap {
+    method: &'static str,
+    part: &'static str,
+    times: u32,
+    fault: Fault,
+}
+
+#[derive(Default)]
+struct Door {
+    traps: Mutex<Vec<Trap>>,
+    /// Method, path and query of each request, in their order; without the signature.
+    seen: Mutex<Vec<String>>,
+}
+
+/// The server. It ends, and its files go, when this is dropped.
+pub struct Server {
+    pub url: String,
+    directory: TempDir,
+    door: Arc<Door>,
+    _runtime: Runtime,
+}
+
+impl Server {
+    /// Starts a server with the one bucket [`BUCKET`].
+    pub fn start() -> Self {
+        let directory = tempfile::Builder::new().prefix("pgkeep-s3-").tempdir().expect("a directory");
+        fs::create_dir(directory.path().join(BUCKET)).expect("the bucket");
+        let files = s3s_fs::FileSystem::new(directory.path()).expect("the server's files");
+        let mut builder = S3ServiceBuilder::new(files);
+        builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+        let service = builder.build();
+        let door = Arc::new(Door::default());
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a loopback port");
+        let url = format!("http://{}", listener.local_addr().expect("its address"));
+        runtime.spawn(serve(listener, service, Arc::clone(&door)));
+        Server { url, directory, door, _runtime: runtime }
+    }
+
+    /// The next `times` requests with this method, whose path and query contain `part`, meet the fault.
+    pub fn fail(&self, times: u32, method: &'static str, part: &'static str, fault: Fault) {
+        self.door.traps.lock().unwrap().push(Trap { method, part, times, fault });
+    }
+
+    /// The requests so far with this method, whose path and query contain `part`.
+    pub fn requests(&self, method: &str, part: &str) -> Vec<String> {
+        let seen = self.door.seen.lock().unwrap();
+        seen.iter().filter(|request| request.starts_with(method) && request.contains(part)).cloned().collect()
+    }
+
+    /// Key and size of each object in the bucket.
+    pub fn objects(&self) -> BTreeMap<String, u64> {
+        fn walk(directory: &PathBuf, root: &PathBuf, objects: &mut BTreeMap<String, u64>) {
+            for entry in fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry")) {
+                let path = entry.path();
+                if path.is_dir() {
+                    walk(&path, root, objects);
+                } else {
+                    let key =
+                        path.strip_prefix(root).expect("below the root").to_str().expect("UTF-8").to_owned();
+                    objects.insert(key, entry.metadata().expect("metadata").len());
+                }
+            }
+        }
+        let root = self.directory.path().join(BUCKET);
+        let mut objects = BTreeMap::new();
+        walk(&root, &root, &mut objects);
+        objects
+    }
+
+    /// The keys that end like a plain backup.
+    pub fn backups(&self) -> Vec<String> {
+        self.objects().into_keys().filter(|key| key.ends_with(".sql.gz")).collect()
+    }
+
+    /// An object's bytes.
+    pub fn read(&self, key: &str) -> Vec<u8> {
+        fs::read(self.directory.path().join(BUCKET).join(key)).expect("the object")
+    }
+
+    /// Puts an object there, behind the server's back.
+    pub fn plant(&self, key: &str, bytes: &[u8]) {
+        let path = self.directory.path().join(BUCKET).join(key);
+        fs::create_dir_all(path.parent().expect("a parent")).expect("its directory");
+        fs::write(path, bytes).expect("the object");
+    }
+
+    /// Multipart uploads that were neither completed nor aborted: this server keeps them as files.
+    pub fn pending_uploads(&self) -> Vec<String> {
+        let names = fs::read_dir(self.directory.path()).expect("the server's files");
+        let names = names.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"));
+        names.filter(|name| name.starts_with(".upload")).collect()
+    }
+}
+
+async fn serve(listener: TcpListener, service: S3Service, door: Arc<Door>) {
+    loop {
+        let Ok((socket, _)) = listener.accept().await else { continue };
+        let (service, door) = (service.clone(), Arc::clone(&door));
+        tokio::spawn(async move {
+            let answer = service_fn(move |request| answer(request, service.clone(), Arc::clone(&door)));
+            let builder = auto::Builder::new(TokioExecutor::new());
+            let _ = builder.serve_connection(TokioIo::new(socket), answer).await;
+        });
+    }
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    service: S3Service,
+    door: Arc<Door>,
+) -> io::Result<Response<s3s::Body>> {
+    let query = request.uri().query().unwrap_or_default();
+    let query: Vec<&str> = query.split('&').filter(|pair| !pair.starts_with("X-Amz-")).collect();
+    let told = format!("{} {}?{}", request.method(), request.uri().path(), query.join("&"));
+    door.seen.lock().unwrap().push(told.clone());
+    let fault = {
+        let mut traps = door.traps.lock().unwrap();
+        let sprung =
+            |trap: &&mut Trap| trap.times > 0 && told.starts_with(trap.method) && told.contains(trap.part);
+        traps.iter_mut().find(sprung).map(|trap| {
+            trap.times -= 1;
+            trap.fault
+        })
+    };
+    match fault {
+        Some(Fault::Answer(status, code)) => {
+            let xml = format!("<Error><Code>{code}</Code><Message>the test's own fault</Message></Error>");
+            // The body is read, so that the connection stays usable.
+            let _ = request.into_body().collect().await;
+            let response = Response::builder().status(status).body(s3s::Body::from(Bytes::from(xml)));
+            return Ok(response.expect("a response"));
+        }
+        Some(Fault::CutInBody) => {
+            let mut body = request.into_body();
+            for _ in 0..3 {
+                let _ = body.frame().await;
+            }
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        Some(Fault::Hold(time)) => tokio::time::sleep(time).await,
+        Some(Fault::LoseAnswer) | None => {}
+    }
+    let answer = service.call(request.map(s3s::Body::from)).await;
+    match (fault, answer) {
+        (Some(Fault::LoseAnswer), _) => Err(io::ErrorKind::ConnectionAborted.into()),
+        (_, answer) => answer.map_err(|problem| io::Error::other(format!("{problem:?}"))),
+    }
+}
