@@ -1,19 +1,16 @@
-//! The main path.
+//! The main path: what is backed up can be restored without pgkeep.
 
 use std::io::Write;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use crate::support::pgkeep::Pgkeep;
-use crate::support::postgres::{self, SHOP};
+use crate::support::postgres::{self, noise, SHOP};
 use crate::support::s3;
 
-/// Restores an object without pgkeep, as README says: gunzip and psql.
-fn restore(bytes: &[u8], into: &str) {
-    let mut gunzip = std::process::Command::new("gunzip")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("gunzip");
+/// Restores an object as README says: gunzip and psql.
+pub fn restore(bytes: &[u8], into: &str) {
+    let mut gunzip =
+        Command::new("gunzip").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("gunzip");
     let sql = gunzip.stdout.take().unwrap();
     let psql = postgres::server()
         .client("psql", into)
@@ -28,16 +25,98 @@ fn restore(bytes: &[u8], into: &str) {
     assert!(output.status.success(), "psql: {}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// The one backup in the bucket restores to what the database is.
+pub fn assert_restores(s3: &s3::Server, database: &str) {
+    let backups = s3.backups();
+    assert_eq!(backups.len(), 1, "{backups:?}");
+    let server = postgres::server();
+    let restored = server.database("restored");
+    restore(&s3.read(&backups[0]), &restored);
+    assert_eq!(server.contents(&restored), server.contents(database));
+}
+
 #[test]
 fn a_backup_is_an_ordinary_file_that_gunzip_and_psql_restore() {
     let (server, s3) = (postgres::server(), s3::Server::start());
     let database = server.database("shop");
     server.psql(&database, SHOP);
     let outcome = Pgkeep::new(&database, &s3).succeed(&["backup"]);
-    println!("{}", outcome.log);
+    assert_restores(&s3, &database);
+
+    // One line tells all about it.
+    let key = &s3.backups()[0];
+    let line = outcome.log.lines().find(|line| line.contains("backup succeeded")).expect("the line");
+    let size = s3.objects()[key];
+    for part in [
+        &format!("database \"{database}\""),
+        " dumped",
+        " compressed",
+        "ratio",
+        "/s)",
+        "1 backup kept, 0 deleted",
+    ] {
+        assert!(line.contains(part), "{part} in {line}");
+    }
+    assert!(line.contains(&format!("s3://{}/{key}", s3::BUCKET)) && size > 0, "{line}");
+    let start = outcome.log.lines().find(|line| line.contains("backup started")).expect("the line");
+    assert!(start.contains("PostgreSQL") && start.contains("MB"), "{start}");
+    // What is smaller than a part is one request.
+    assert_eq!(s3.requests("PUT", "").len(), 1);
+    assert!(s3.requests("POST", "").is_empty());
+}
+
+#[test]
+fn a_backup_of_several_parts_restores_too() {
+    let (server, s3) = (postgres::server(), s3::Server::start());
+    let database = server.database("noise");
+    server.psql(&database, &noise(34));
+    Pgkeep::new(&database, &s3).succeed(&["backup"]);
+    let parts = s3.requests("PUT", "partNumber=");
+    assert!(parts.len() >= 3, "{parts:?}");
+    assert_eq!(s3.pending_uploads(), [] as [&str; 0]);
+    assert_restores(&s3, &database);
+}
+
+#[test]
+fn the_start_of_the_dump_names_the_backup_and_a_taken_name_is_passed_over() {
+    let (server, s3) = (postgres::server(), s3::Server::start());
+    let database = server.database("app");
+    let pgkeep = Pgkeep::new(&database, &s3).with("S3_PATH", "/deep/prefix/");
+    // Backups of the same second take the seconds behind it.
+    for _ in 0..3 {
+        pgkeep.succeed(&["backup"]);
+    }
     let backups = s3.backups();
-    assert_eq!(backups.len(), 1, "{backups:?}");
-    let restored = server.database("restored");
-    restore(&s3.read(&backups[0]), &restored);
-    assert_eq!(server.contents(&restored), server.contents(&database));
+    assert_eq!(backups.len(), 3, "{backups:?}");
+    for key in backups {
+        let name = key.strip_prefix(&format!("deep/prefix/{database}/{database}_")).expect(&key);
+        let shape: String = name.chars().map(|c| if c.is_ascii_digit() { '9' } else { c }).collect();
+        assert_eq!(shape, "9999-99-99_99-99-99.sql.gz");
+    }
+}
+
+#[test]
+fn list_shows_this_databases_backups_and_nothing_else() {
+    let (server, s3) = (postgres::server(), s3::Server::start());
+    let database = server.database("app");
+    let pgkeep = Pgkeep::new(&database, &s3).with("S3_PATH", "b");
+    assert!(pgkeep.succeed(&["list"]).stdout.contains("0 backups"));
+    s3.plant(&format!("b/{database}/{database}_2026-01-02_03-04-05.sql.gz"), &[0; 1234]);
+    s3.plant(&format!("b/{database}/{database}_2025-01-02_03-04-05.dump.gz"), &[0; 99]);
+    s3.plant(&format!("b/{database}/{database}_notes.txt"), b"somebody else's");
+    s3.plant(&format!("b/{database}2/{database}2_2026-01-02_03-04-05.sql.gz"), b"another database's");
+
+    let table = pgkeep.succeed(&["list"]).stdout;
+    let rows: Vec<&str> = table.lines().collect();
+    assert_eq!(rows.len(), 4, "{table}");
+    assert!(rows[1].contains("2025-01-02 03:04:05") && rows[1].contains("custom"), "{table}");
+    assert!(rows[2].contains("1.2 kB") && rows[2].contains("plain"), "{table}");
+    assert!(rows[3].starts_with("2 backups"), "{table}");
+
+    let json: serde_json::Value =
+        serde_json::from_str(&pgkeep.succeed(&["list", "--json"]).stdout).expect("JSON");
+    let newest = &json.as_array().expect("an array")[1];
+    assert_eq!(newest["time"], "2026-01-02T03:04:05Z");
+    assert_eq!(newest["size"], 1234);
+    assert_eq!(newest["database"], database);
 }

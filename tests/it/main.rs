@@ -1,6 +1,15 @@
 //! Everything together: the built binary, a real PostgreSQL, a real S3 server that checks signatures.
+//!
+//! Each test reads as a sentence about what pgkeep does. They run in parallel, each with a database and an
+//! S3 server of its own.
 
 #[path = "../support/mod.rs"]
 mod support;
 
 mod backup;
+mod configuration;
+mod daemon;
+mod failures;
+mod names_and_secrets;
+mod retention;
+mod s3_faults;

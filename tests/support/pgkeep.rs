@@ -104,11 +104,21 @@ impl Pgkeep {
     fn outcome(&self, output: Output) -> Outcome {
         let left: Vec<_> = self.spool.path().read_dir().expect("the spool's directory").collect();
         assert!(left.is_empty(), "left in the spool's directory: {left:?}");
-        Outcome {
+        let outcome = Outcome {
             status: output.status.code().unwrap_or(-1),
             stdout: String::from_utf8(output.stdout).expect("UTF-8"),
             log: String::from_utf8(output.stderr).expect("UTF-8"),
-        }
+        };
+        assert_no_secret(&outcome.stdout);
+        assert_no_secret(&outcome.log);
+        outcome
+    }
+}
+
+/// Promise 4, in every test: no secret of the tests' own in anything that pgkeep says.
+fn assert_no_secret(text: &str) {
+    for secret in [postgres::PASSWORD, postgres::HARD_PASSWORD, s3::SECRET_KEY, "X-Amz-Signature"] {
+        assert!(!text.contains(secret), "a secret in:\n{text}");
     }
 }
 
@@ -144,14 +154,17 @@ impl Running {
 
     /// Waits for the end; the exit status.
     pub fn wait(&mut self) -> i32 {
-        let status = wait_for("pgkeep to end", || self.child.try_wait().expect("its status"));
+        let log = Arc::clone(&self.lines);
+        let status = wait_for(&format!("pgkeep to end:\n{}", log.lock().unwrap()), || {
+            self.child.try_wait().expect("its status")
+        });
         self.reader.take().map(JoinHandle::join);
+        assert_no_secret(&self.log());
         status.code().unwrap_or(-1)
     }
 
     /// The process ids of its children.
     pub fn children(&self) -> Vec<u32> {
-        let path = format!("/proc/{0}/task/{0}/children", self.pid());
         let mut threads = String::new();
         // A child belongs to the thread that started it.
         if let Ok(tasks) = std::fs::read_dir(format!("/proc/{}/task", self.pid())) {
@@ -161,7 +174,6 @@ impl Running {
                 }
             }
         }
-        drop(path);
         threads.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
     }
 }

@@ -17,6 +17,9 @@ use super::{free_port, wait_for};
 /// The superuser's password; every other test of passwords makes a role of its own.
 pub const PASSWORD: &str = "superuser's secret";
 
+/// Characters that mean something in a URI, in a keyword/value string, in a shell or in SQL.
+pub const HARD_PASSWORD: &str = r#"@:/?#%&='"\ "#;
+
 /// Where this machine's server programs are.
 pub fn bin() -> &'static Path {
     static BIN: OnceLock<PathBuf> = OnceLock::new();
@@ -203,6 +206,22 @@ impl Server {
             text.lines().filter(|line| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict"));
         (counts.join("\n"), lines.collect::<Vec<_>>().join("\n"))
     }
+}
+
+/// A directory for BACKUP_PG_BIN: the real psql, and a pg_dump that runs `script`, in which `$REAL "$@"` is
+/// the real one. For what the real one does only on its worst days.
+pub fn wrapped_pg_dump(script: &str) -> tempfile::TempDir {
+    let directory = tempfile::Builder::new().prefix("pgkeep-bin-").tempdir().expect("a directory");
+    let real = bin().join("pg_dump");
+    std::os::unix::fs::symlink(bin().join("psql"), directory.path().join("psql")).expect("psql");
+    let script = format!(
+        "#!/bin/sh\nREAL='{}'\ncase $1 in --version) exec $REAL --version;; esac\n{script}\n",
+        real.display()
+    );
+    let path = directory.path().join("pg_dump");
+    fs::write(&path, script).expect("the wrapper");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("its mode");
+    directory
 }
 
 /// Tables with something to see: a shop, with constraints, a view, a sequence, and text that needs escaping.

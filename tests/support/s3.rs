@@ -2,16 +2,16 @@
 //! told to fail, the way networks and providers do.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use hyper::header::{HeaderValue, ETAG};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -37,6 +37,10 @@ pub enum Fault {
     LoseAnswer,
     /// Holds the request for so long before it lets it through.
     Hold(Duration),
+    /// Answers 200 with this document.
+    Document(&'static str),
+    /// Lets it through, and tells another ETag than the right one.
+    WrongEtag,
 }
 
 /// Which requests meet a fault, by method and a part of path and query, and how many of them.
@@ -96,7 +100,7 @@ impl Server {
 
     /// Key and size of each object in the bucket.
     pub fn objects(&self) -> BTreeMap<String, u64> {
-        fn walk(directory: &PathBuf, root: &PathBuf, objects: &mut BTreeMap<String, u64>) {
+        fn walk(directory: &Path, root: &Path, objects: &mut BTreeMap<String, u64>) {
             for entry in fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry")) {
                 let path = entry.path();
                 if path.is_dir() {
@@ -184,12 +188,20 @@ async fn answer(
             }
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
+        Some(Fault::Document(xml)) => {
+            return Ok(Response::new(s3s::Body::from(Bytes::from_static(xml.as_bytes()))));
+        }
         Some(Fault::Hold(time)) => tokio::time::sleep(time).await,
-        Some(Fault::LoseAnswer) | None => {}
+        Some(Fault::LoseAnswer | Fault::WrongEtag) | None => {}
     }
     let answer = service.call(request.map(s3s::Body::from)).await;
     match (fault, answer) {
         (Some(Fault::LoseAnswer), _) => Err(io::ErrorKind::ConnectionAborted.into()),
+        (Some(Fault::WrongEtag), Ok(mut answer)) => {
+            let wrong = HeaderValue::from_static("\"00000000000000000000000000000000\"");
+            answer.headers_mut().insert(ETAG, wrong);
+            Ok(answer)
+        }
         (_, answer) => answer.map_err(|problem| io::Error::other(format!("{problem:?}"))),
     }
 }

@@ -1,0 +1,198 @@
+//! Promises 1 and 3: what is not whole leaves no object, and a failure is loud.
+
+use std::process::Command;
+
+use crate::support::pgkeep::Pgkeep;
+use crate::support::postgres::{self, noise, wrapped_pg_dump, PASSWORD, SHOP};
+use crate::support::s3::{self, Fault};
+
+/// The bucket is empty and no upload waits invisibly.
+fn assert_nothing_left(s3: &s3::Server) {
+    assert!(s3.objects().is_empty(), "{:?}", s3.objects());
+    assert_eq!(s3.pending_uploads(), [] as [&str; 0]);
+}
+
+/// Backs up with a pg_dump that is wrapped in `script`; the log.
+fn fail_with(script: &str, s3: &s3::Server) -> String {
+    let server = postgres::server();
+    let database = server.database("shop");
+    server.psql(&database, SHOP);
+    server.psql(&database, &noise(34));
+    let bin = wrapped_pg_dump(script);
+    let pgkeep = Pgkeep::new(&database, s3).with("BACKUP_PG_BIN", bin.path().to_str().expect("UTF-8"));
+    pgkeep.fail(&["backup"]).log
+}
+
+#[test]
+fn a_dump_that_is_killed_midway_leaves_no_object() {
+    let s3 = s3::Server::start();
+    let log = fail_with(r#"$REAL "$@" | head -c 60000000; kill -9 $$"#, &s3);
+    assert!(log.contains("pg_dump failed (signal: 9 (SIGKILL))"), "{log}");
+    // Parts were on their way already.
+    assert!(!s3.requests("PUT", "partNumber=1").is_empty());
+    assert_nothing_left(&s3);
+}
+
+#[test]
+fn a_dump_without_its_end_leaves_no_object_whatever_pg_dump_reports() {
+    let s3 = s3::Server::start();
+    let log = fail_with(r#"$REAL "$@" | head -c 60000; exit 0"#, &s3);
+    assert!(log.contains("no end marker"), "{log}");
+    assert_nothing_left(&s3);
+    let log = fail_with("exit 0", &s3);
+    assert!(log.contains("no end marker"), "{log}");
+    assert_nothing_left(&s3);
+}
+
+#[test]
+fn a_failing_status_counts_although_the_dump_looks_whole() {
+    let s3 = s3::Server::start();
+    let log = fail_with(r#"$REAL "$@"; echo "something went wrong" >&2; exit 3"#, &s3);
+    assert!(log.contains("pg_dump says: something went wrong"), "{log}");
+    assert!(log.contains("pg_dump failed (exit status: 3): something went wrong"), "{log}");
+    assert_nothing_left(&s3);
+}
+
+#[test]
+fn an_error_is_told_once_with_its_chain_and_a_stack_trace() {
+    let s3 = s3::Server::start();
+    let log = fail_with("echo oh no >&2; exit 1", &s3);
+    let errors: Vec<&str> = log.lines().filter(|line| line.contains("[ERROR]")).collect();
+    assert!(errors[0].contains("backup failed: pg_dump failed (exit status: 1): oh no"), "{log}");
+    let trace = &errors[1..];
+    assert!(trace.iter().any(|line| line.contains("pgkeep::backup::run")), "{log}");
+    assert!(trace.iter().all(|line| line.contains("  in ") && line.contains("pgkeep::")), "{log}");
+}
+
+#[test]
+fn what_a_child_says_cannot_forge_a_log_line_nor_show_a_password() {
+    let s3 = s3::Server::start();
+    let forged =
+        r#"printf '\r2026-11-23T00:00:00Z [INFO ] backup succeeded\033[2J %s\n' "$PGPASSWORD" >&2; exit 1"#;
+    let log = fail_with(forged, &s3);
+    assert!(
+        log.contains("pg_dump says: \\r2026-11-23T00:00:00Z [INFO ] backup succeeded\\u{1b}[2J ***"),
+        "{log}"
+    );
+    assert!(!log.contains('\r') && !log.contains('\u{1b}'), "{log:?}");
+}
+
+#[test]
+fn a_wrong_password_is_tried_three_times_and_told() {
+    let (server, s3) = (postgres::server(), s3::Server::start());
+    let database = server.database("app");
+    let wrong = format!("postgresql://postgres:wrong%20guess@127.0.0.1:{}/{database}", server.port);
+    let log = Pgkeep::new(&database, &s3).with("POSTGRES_CONNECTION_STRING", &wrong).fail(&["backup"]).log;
+    assert!(log.contains("try 1 of 3 failed") && log.contains("try 2 of 3 failed"), "{log}");
+    assert!(log.contains("the next one in"), "{log}");
+    assert!(log.contains("backup failed: cannot reach the database: psql failed"), "{log}");
+    assert!(log.contains("password authentication failed"), "{log}");
+    assert!(!log.contains("wrong guess") && !log.contains("wrong%20guess"), "{log}");
+    assert_nothing_left(&s3);
+}
+
+#[test]
+fn an_unknown_database_and_a_server_that_is_away_are_told() {
+    let (server, s3) = (postgres::server(), s3::Server::start());
+    let log = Pgkeep::new("no_such_database", &s3).fail(&["backup"]).log;
+    assert!(log.contains("database \"no_such_database\" does not exist"), "{log}");
+    let away = format!("postgresql://postgres@127.0.0.1:{}/x", crate::support::free_port());
+    let log = Pgkeep::new("x", &s3).with("POSTGRES_CONNECTION_STRING", &away).fail(&["backup"]).log;
+    assert!(log.contains("Connection refused"), "{log}");
+    assert!(server.psql("postgres", "SELECT 1") == "1" && s3.objects().is_empty());
+}
+
+#[test]
+fn a_wrong_secret_key_and_a_missing_bucket_are_told_in_s3s_words() {
+    let (server, s3) = (postgres::server(), s3::Server::start());
+    let database = server.database("app");
+    let wrong_key = Pgkeep::new(&database, &s3).with("S3_SECRET_KEY", "another key");
+    let log = wrong_key.fail(&["backup"]).log;
+    assert!(log.contains("HeadObject") && log.contains("403"), "{log}");
+    let log = wrong_key.fail(&["list"]).log;
+    assert!(log.contains("ListObjectsV2") && log.contains("403 SignatureDoesNotMatch"), "{log}");
+    let log = Pgkeep::new(&database, &s3).with("S3_BUCKET", "nobodys").fail(&["list"]).log;
+    assert!(log.contains("404 NoSuchBucket") && log.contains("s3://nobodys/"), "{log}");
+    let log = Pgkeep::new(&database, &s3).with("S3_BUCKET", "nobodys").fail(&["backup"]).log;
+    assert!(log.contains("PutObject") && log.contains("404 NoSuchBucket"), "{log}");
+    assert_nothing_left(&s3);
+}
+
+#[test]
+fn a_locked_table_ends_the_wait_and_queues_nobody_for_ever() {
+    let (server, s3) = (postgres::server(), s3::Server::start());
+    let database = server.database("locked");
+    server.psql(&database, SHOP);
+    let mut holder = server
+        .client("psql", &database)
+        .args(["-Xqc", "BEGIN; LOCK TABLE orders; SELECT pg_sleep(60)"])
+        .spawn()
+        .expect("psql");
+    crate::support::wait_for("the lock", || {
+        let held = "SELECT 1 FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted
+                    AND relation = 'orders'::regclass";
+        (server.psql(&database, held) == "1").then_some(())
+    });
+    let log = Pgkeep::new(&database, &s3).with("BACKUP_LOCK_TIMEOUT", "1s").fail(&["backup"]).log;
+    holder.kill().expect("psql ends");
+    holder.wait().expect("psql ends");
+    assert!(log.contains("lock timeout") && log.contains("orders"), "{log}");
+    assert_nothing_left(&s3);
+}
+
+#[test]
+fn an_upload_of_another_size_is_deleted_again_and_told() {
+    let (server, s3) = (postgres::server(), s3::Server::start());
+    let database = server.database("app");
+    // The first HEAD looks whether the name is free; the second one compares.
+    s3.fail(1, "HEAD", "", Fault::Answer(404, "NoSuchKey"));
+    s3.fail(1, "HEAD", "", Fault::Document("another size"));
+    let log = Pgkeep::new(&database, &s3).fail(&["backup"]).log;
+    assert!(log.contains("the upload went wrong, and was deleted again: S3 stored 12 bytes"), "{log}");
+    assert_nothing_left(&s3);
+}
+
+#[test]
+fn a_spool_that_cannot_be_made_is_told_with_its_place() {
+    let (server, s3) = (postgres::server(), s3::Server::start());
+    let log =
+        Pgkeep::new(&server.database("app"), &s3).with("TMPDIR", "/nowhere/at/all").fail(&["backup"]).log;
+    assert!(log.contains("cannot make a temporary file in /nowhere/at/all"), "{log}");
+    assert_nothing_left(&s3);
+}
+
+#[test]
+fn no_child_and_no_password_is_left_to_see() {
+    let (server, s3) = (postgres::server(), s3::Server::start());
+    let database = server.database("app");
+    // The dump waits in its middle until the test has looked around.
+    let gate = tempfile::tempdir().expect("a directory");
+    let script = format!(
+        r#"$REAL "$@" >{0}/dump; touch {0}/ready; while ! [ -e {0}/go ]; do sleep 0.05; done; cat {0}/dump"#,
+        gate.path().display()
+    );
+    let bin = wrapped_pg_dump(&script);
+    let pgkeep = Pgkeep::new(&database, &s3).with("BACKUP_PG_BIN", bin.path().to_str().expect("UTF-8"));
+    let mut running = pgkeep.start(&["backup"]);
+    crate::support::wait_for("the dump", || gate.path().join("ready").exists().then_some(()));
+    let children = running.children();
+    assert!(!children.is_empty());
+    let mut seen_connection = false;
+    for process in std::fs::read_dir("/proc").expect("/proc").flatten() {
+        if let Ok(line) = std::fs::read(process.path().join("cmdline")) {
+            let line = String::from_utf8_lossy(&line).into_owned();
+            assert!(!line.contains(PASSWORD) && !line.contains(s3::SECRET_KEY), "{line}");
+            seen_connection |= line.contains(&format!("dbname='{database}'"));
+        }
+    }
+    assert!(seen_connection, "the children were not looked at");
+    // pg_dump needs no key of S3.
+    let environment = std::fs::read(format!("/proc/{}/environ", children[0])).expect("its environment");
+    assert!(!String::from_utf8_lossy(&environment).contains(s3::SECRET_KEY));
+    std::fs::write(gate.path().join("go"), "").expect("the cue");
+    assert_eq!(running.wait(), 0, "{}", running.log());
+    for child in children {
+        let alive = Command::new("kill").args(["-0", &child.to_string()]).output().expect("kill");
+        assert!(!alive.status.success(), "{child} is left");
+    }
+}

@@ -1,0 +1,101 @@
+//! Promise 2: nothing is deleted but expired backups of this database under this prefix.
+
+use std::collections::BTreeSet;
+
+use crate::support::pgkeep::Pgkeep;
+use crate::support::postgres;
+use crate::support::s3::{self, Fault};
+
+#[test]
+fn among_1500_objects_only_the_expired_backups_of_this_database_go() {
+    let (server, s3) = (postgres::server(), s3::Server::start());
+    let database = server.database("app");
+    let longer = format!("{database}2");
+    let key = |database: &str, time: &str| format!("b/{database}/{database}_{time}.sql.gz");
+    let mut expired = BTreeSet::new();
+    // Past the 1,000 keys of a listing's page.
+    for n in 0..1200 {
+        expired.insert(key(
+            &database,
+            &format!("2021-{:02}-{:02}_{:02}-00-00", 1 + n / 100, 1 + n % 28, n % 24),
+        ));
+    }
+    let mut strangers = BTreeSet::new();
+    for n in 0..150 {
+        strangers.insert(key(&longer, &format!("2021-01-01_00-{:02}-{:02}", n / 60, n % 60)));
+        strangers.insert(format!("b/{database}/{database}_2021-01-01_00-00-00.sql.gz.{n}"));
+        strangers.insert(format!("{database}/{database}_2021-01-01_00-00-{:02}.sql.gz", n % 60));
+    }
+    for stranger in ["_latest.sql.gz", "_2021-13-01_00-00-00.sql.gz", "_2021-01-01.sql.gz", "_notes.txt"] {
+        strangers.insert(format!("b/{database}/{database}{stranger}"));
+    }
+    for planted in expired.iter().chain(&strangers) {
+        s3.plant(planted, b"x");
+    }
+    let planted = s3.objects().len();
+    assert!(planted >= 1_500, "{planted}");
+
+    let pgkeep = Pgkeep::new(&database, &s3).with("S3_PATH", "b").with("BACKUP_RETENTION_DAYS", "30");
+    let plan = pgkeep.succeed(&["prune", "--dry-run"]).stdout;
+    assert!(plan.contains("nothing was done") && s3.objects().len() == planted, "{plan}");
+    let outcome = pgkeep.succeed(&["backup"]);
+    let left: BTreeSet<String> = s3.objects().into_keys().collect();
+    let missing: Vec<_> = strangers.difference(&left).collect();
+    assert!(missing.is_empty(), "strangers' objects are gone: {missing:?}");
+    assert_eq!(left.intersection(&expired).count(), 0);
+    // The strangers, and the new backup.
+    assert_eq!(left.len(), strangers.len() + 1);
+    assert!(outcome.log.contains(&format!("1 backup kept, {} deleted", expired.len())), "{}", outcome.log);
+    assert!(outcome.log.contains("deleted s3://backups/b/") && outcome.log.contains("old, kept for 30 d"));
+}
+
+#[test]
+fn nothing_is_deleted_after_a_failed_backup() {
+    let s3 = s3::Server::start();
+    s3.plant("no_such/no_such_2020-01-01_00-00-00.sql.gz", b"x");
+    s3.plant("no_such/no_such_2020-01-02_00-00-00.sql.gz", b"x");
+    Pgkeep::new("no_such", &s3).with("BACKUP_RETENTION_DAYS", "1").fail(&["backup"]);
+    assert_eq!(s3.objects().len(), 2);
+    assert!(s3.requests("DELETE", "").is_empty());
+}
+
+#[test]
+fn prune_keeps_the_newest_whatever_its_age_and_says_why() {
+    let s3 = s3::Server::start();
+    s3.plant("app/app_2020-01-01_00-00-00.sql.gz", b"x");
+    s3.plant("app/app_2020-01-02_00-00-00.sql.gz", b"x");
+    let pgkeep = Pgkeep::new("app", &s3).with("BACKUP_RETENTION_DAYS", "1");
+    let plan = pgkeep.succeed(&["prune", "--dry-run"]).stdout;
+    assert!(plan.contains("delete  app/app_2020-01-01_00-00-00.sql.gz"), "{plan}");
+    assert!(plan.contains("keep    app/app_2020-01-02_00-00-00.sql.gz  (the newest)"), "{plan}");
+    pgkeep.succeed(&["prune"]);
+    assert_eq!(s3.backups(), ["app/app_2020-01-02_00-00-00.sql.gz"]);
+}
+
+#[test]
+fn without_a_retention_everything_is_kept() {
+    let (server, s3) = (postgres::server(), s3::Server::start());
+    let database = server.database("app");
+    s3.plant(&format!("{database}/{database}_2001-01-01_00-00-00.sql.gz"), b"x");
+    let outcome = Pgkeep::new(&database, &s3).succeed(&["backup"]);
+    assert_eq!(s3.objects().len(), 2);
+    assert!(outcome.log.contains("2 backups kept, 0 deleted"), "{}", outcome.log);
+}
+
+#[test]
+fn a_deletion_that_fails_is_told_and_passed_over() {
+    let (server, s3) = (postgres::server(), s3::Server::start());
+    let database = server.database("app");
+    for day in ["01", "02"] {
+        s3.plant(&format!("{database}/{database}_2001-01-{day}_00-00-00.sql.gz"), b"x");
+    }
+    s3.fail(1, "DELETE", "2001-01-01", Fault::Answer(403, "AccessDenied"));
+    let outcome = Pgkeep::new(&database, &s3).with("BACKUP_RETENTION_DAYS", "1").succeed(&["backup"]);
+    assert!(outcome.log.contains("1 backup kept, 1 deleted, 1 could not be deleted"), "{}", outcome.log);
+    assert!(
+        outcome.log.contains("DeleteObject") && outcome.log.contains("403 AccessDenied"),
+        "{}",
+        outcome.log
+    );
+    assert_eq!(s3.objects().len(), 2);
+}

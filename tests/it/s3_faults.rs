@@ -1,0 +1,159 @@
+//! An S3 that fails the way networks and providers do.
+
+use std::time::Instant;
+
+use crate::backup::assert_restores;
+use crate::support::pgkeep::Pgkeep;
+use crate::support::postgres::{self, noise, SHOP};
+use crate::support::s3::{self, Fault};
+
+fn shop(s3: &s3::Server) -> (String, Pgkeep) {
+    let server = postgres::server();
+    let database = server.database("shop");
+    server.psql(&database, SHOP);
+    let pgkeep = Pgkeep::new(&database, s3);
+    (database, pgkeep)
+}
+
+fn large(s3: &s3::Server) -> (String, Pgkeep) {
+    let server = postgres::server();
+    let database = server.database("large");
+    server.psql(&database, &noise(34));
+    let pgkeep = Pgkeep::new(&database, s3);
+    (database, pgkeep)
+}
+
+#[test]
+fn a_500_twice_is_tried_again_until_it_goes_well() {
+    let s3 = s3::Server::start();
+    let (database, pgkeep) = shop(&s3);
+    s3.fail(2, "PUT", "", Fault::Answer(500, "InternalError"));
+    let log = pgkeep.succeed(&["backup"]).log;
+    assert!(log.contains("try 1 of 5 failed: PutObject s3://backups/"), "{log}");
+    assert!(log.contains("500 InternalError: the test's own fault; the next one in"), "{log}");
+    assert_eq!(s3.requests("PUT", "").len(), 3);
+    assert_restores(&s3, &database);
+}
+
+#[test]
+fn a_server_that_stays_broken_fails_the_backup_and_the_upload_is_aborted() {
+    let s3 = s3::Server::start();
+    let (_, pgkeep) = large(&s3);
+    s3.fail(100, "PUT", "partNumber=2", Fault::Answer(503, "SlowDown"));
+    let log = pgkeep.fail(&["backup"]).log;
+    assert!(log.contains("try 4 of 5 failed"), "{log}");
+    let failure = "backup failed: cannot upload the backup: cannot upload part 2: UploadPart s3://backups/";
+    assert!(log.contains(failure) && log.contains("503 SlowDown"), "{log}");
+    assert_eq!(s3.requests("PUT", "partNumber=2").len(), 5);
+    assert!(s3.objects().is_empty());
+    assert_eq!(s3.pending_uploads(), [] as [&str; 0]);
+}
+
+#[test]
+fn what_cannot_change_is_not_tried_again() {
+    let s3 = s3::Server::start();
+    let (_, pgkeep) = shop(&s3);
+    s3.fail(100, "PUT", "", Fault::Answer(403, "AccessDenied"));
+    let log = pgkeep.fail(&["backup"]).log;
+    assert!(log.contains("403 AccessDenied: the test's own fault"), "{log}");
+    assert_eq!(s3.requests("PUT", "").len(), 1);
+}
+
+#[test]
+fn a_connection_cut_inside_a_part_is_tried_again() {
+    let s3 = s3::Server::start();
+    let (database, pgkeep) = large(&s3);
+    s3.fail(1, "PUT", "partNumber=1", Fault::CutInBody);
+    s3.fail(1, "PUT", "partNumber=2", Fault::LoseAnswer);
+    let log = pgkeep.succeed(&["backup"]).log;
+    assert!(log.contains("UploadPart 1 of s3://") && log.contains("UploadPart 2 of s3://"), "{log}");
+    assert_restores(&s3, &database);
+}
+
+#[test]
+fn a_part_that_arrives_changed_is_sent_again() {
+    let s3 = s3::Server::start();
+    let (database, pgkeep) = large(&s3);
+    s3.fail(1, "PUT", "partNumber=1", Fault::WrongEtag);
+    let log = pgkeep.succeed(&["backup"]).log;
+    assert!(log.contains("S3 stored other bytes than were sent"), "{log}");
+    assert_restores(&s3, &database);
+}
+
+#[test]
+fn a_lost_answer_to_the_completion_is_found_out() {
+    let s3 = s3::Server::start();
+    let (database, pgkeep) = large(&s3);
+    s3.fail(1, "POST", "uploadId=", Fault::LoseAnswer);
+    let log = pgkeep.succeed(&["backup"]).log;
+    assert!(log.contains("CompleteMultipartUpload"), "{log}");
+    assert_restores(&s3, &database);
+}
+
+#[test]
+fn an_error_within_a_200_is_an_error() {
+    let s3 = s3::Server::start();
+    let (_, pgkeep) = large(&s3);
+    let error = "<Error><Code>AccessDenied</Code><Message>said late</Message></Error>";
+    s3.fail(1, "POST", "uploadId=", Fault::Document(error));
+    let log = pgkeep.fail(&["backup"]).log;
+    assert!(log.contains("CompleteMultipartUpload") && log.contains("200 AccessDenied: said late"), "{log}");
+    assert!(s3.objects().is_empty());
+    assert_eq!(s3.pending_uploads(), [] as [&str; 0]);
+}
+
+#[test]
+fn an_answer_that_is_not_s3s_is_told_as_such() {
+    let s3 = s3::Server::start();
+    let (_, pgkeep) = shop(&s3);
+    s3.fail(1, "GET", "list-type=2", Fault::Document("<html>Welcome!</html>"));
+    let log = pgkeep.fail(&["list"]).log;
+    assert!(log.contains("ListObjectsV2") && log.contains("cannot read the answer as S3's"), "{log}");
+}
+
+#[test]
+fn an_abort_that_fails_is_told_with_the_upload_id() {
+    let s3 = s3::Server::start();
+    let (_, pgkeep) = large(&s3);
+    s3.fail(1, "PUT", "partNumber=2", Fault::Answer(403, "AccessDenied"));
+    s3.fail(1, "DELETE", "uploadId=", Fault::Answer(403, "AccessDenied"));
+    let log = pgkeep.fail(&["backup"]).log;
+    let abort = s3.requests("DELETE", "uploadId=");
+    let id = abort[0].split("uploadId=").nth(1).expect("the id").split('&').next().expect("the id");
+    assert!(log.contains(&format!("the upload {id} could not be aborted")), "{abort:?}\n{log}");
+}
+
+#[test]
+fn uploads_that_a_crash_left_behind_are_swept_after_a_day() {
+    let s3 = s3::Server::start();
+    let server = postgres::server();
+    server.create_database("swept");
+    // This server cannot list uploads, so the list is the test's: stale, fresh, and two strangers'.
+    let list = "<ListMultipartUploadsResult>
+        <Upload><Key>swept/swept_2026-01-01_00-00-00.sql.gz</Key><UploadId>stale</UploadId>
+            <Initiated>2026-01-01T00:00:00.000Z</Initiated></Upload>
+        <Upload><Key>swept/swept_2099-01-01_00-00-00.sql.gz</Key><UploadId>fresh</UploadId>
+            <Initiated>2099-01-01T00:00:00.000Z</Initiated></Upload>
+        <Upload><Key>swept/swept_video.mp4</Key><UploadId>stranger</UploadId>
+            <Initiated>2026-01-01T00:00:00.000Z</Initiated></Upload>
+        <Upload><Key>swept2/swept2_2026-01-01_00-00-00.sql.gz</Key><UploadId>other</UploadId>
+            <Initiated>2026-01-01T00:00:00.000Z</Initiated></Upload>
+        </ListMultipartUploadsResult>";
+    s3.fail(1, "GET", "uploads=", Fault::Document(list));
+    s3.fail(9, "DELETE", "uploadId=", Fault::Answer(404, "NoSuchUpload"));
+    let log = Pgkeep::new("swept", &s3).succeed(&["backup"]).log;
+    let aborted = s3.requests("DELETE", "uploadId=");
+    assert!(aborted.len() == 1 && aborted[0].contains("uploadId=stale"), "{aborted:?}");
+    assert!(log.contains("aborted the upload stale"), "{log}");
+}
+
+#[test]
+fn a_server_that_is_away_is_told_after_five_tries() {
+    let s3 = s3::Server::start();
+    let (_, pgkeep) = shop(&s3);
+    let away = format!("http://127.0.0.1:{}", crate::support::free_port());
+    let started = Instant::now();
+    let log = pgkeep.with("S3_URL", &away).fail(&["list"]).log;
+    assert!(log.contains("try 4 of 5 failed") && log.contains("Connection refused"), "{log}");
+    assert!(started.elapsed().as_secs() >= 5, "the waits grow");
+}
