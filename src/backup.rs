@@ -92,16 +92,16 @@ pub fn run(config: &Config, s3: &Client, shutdown: &Shutdown) -> Result<()> {
     Ok(())
 }
 
-/// The key of now, or of the next second whose key is free.
+/// The key of now, or of the next second that no backup has. The listing also shows before any dump
+/// begins whether the bucket is there and may be read.
 fn free_key(s3: &Client, catalog: &Catalog, now: DateTime<Utc>) -> Result<String> {
+    let day = format!("{}{}", catalog.prefix(), now.format("%Y-%m-%d"));
+    let taken = catalog.backups(s3.list_objects(&day).context("cannot look into the bucket")?);
     let mut time = now.trunc_subsecs(0);
-    loop {
-        let key = catalog.key(time, Format::Plain);
-        if s3.head_object(&key).context("cannot look into the bucket")?.is_none() {
-            return Ok(key);
-        }
+    while taken.iter().any(|backup| backup.time == time) {
         time += TimeDelta::seconds(1);
     }
+    Ok(catalog.key(time, Format::Plain))
 }
 
 /// Aborts this database's uploads that a crash left behind. Not every S3-compatible server can list them;
@@ -140,13 +140,12 @@ fn dump_and_upload(
     let part_size = multipart::part_size(database_size);
     let upload = Upload::start(s3, key, Arc::clone(&progress.uploaded), shutdown)?;
     let spool = Spool::create(&config.temp_directory, part_size, upload.parts())?;
-    let whole =
-        postgres.dump(programs).and_then(|dump| fill_spool(dump, spool, progress)).and_then(|whole| {
-            match shutdown.forced() {
-                Some(_) => bail!("stopped by a second signal"),
-                None => Ok(whole),
-            }
-        });
+    let whole = postgres.dump(programs).and_then(|dump| fill_spool(dump, spool, config, progress)).and_then(
+        |whole| match shutdown.forced() {
+            Some(_) => bail!("stopped by a second signal"),
+            None => Ok(whole),
+        },
+    );
     match whole {
         Ok((last, size)) => {
             upload.commit(last).context("cannot upload the backup")?;
@@ -161,7 +160,7 @@ fn dump_and_upload(
 }
 
 /// Reads the dump to its end and proves it whole; answers with the last part and the size of all.
-fn fill_spool(mut dump: Process, spool: Spool, progress: &Progress) -> Result<(Part, u64)> {
+fn fill_spool(mut dump: Process, spool: Spool, config: &Config, progress: &Progress) -> Result<(Part, u64)> {
     let mut gzip = GzEncoder::new(spool, Compression::new(LEVEL));
     let mut tail = Tail::default();
     let mut chunk = vec![0; CHUNK];
@@ -177,7 +176,7 @@ fn fill_spool(mut dump: Process, spool: Spool, progress: &Progress) -> Result<(P
         progress.dumped.fetch_add(read as u64, Ordering::Relaxed);
         progress.compressed.store(gzip.get_ref().written(), Ordering::Relaxed);
     }
-    dump.finish()?;
+    dump.finish().map_err(|failure| explain(failure, config))?;
     ensure!(
         tail.shows_a_whole_dump(),
         "the dump has no end marker although pg_dump reported success: it is not whole"
@@ -186,6 +185,18 @@ fn fill_spool(mut dump: Process, spool: Spool, progress: &Progress) -> Result<(P
     let size = spool.written();
     progress.compressed.store(size, Ordering::Relaxed);
     Ok((spool.finish(), size))
+}
+
+/// Says in pgkeep's terms what pg_dump calls a statement timeout.
+fn explain(failure: anyhow::Error, config: &Config) -> anyhow::Error {
+    let said = failure.to_string();
+    if said.contains("LOCK TABLE") && said.contains("timeout") {
+        let waited = units::duration(config.lock_timeout);
+        return failure.context(format!(
+            "somebody holds a lock on a table for longer than BACKUP_LOCK_TIMEOUT ({waited})"
+        ));
+    }
+    failure
 }
 
 fn is_broken_pipe(failure: &anyhow::Error) -> bool {

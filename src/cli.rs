@@ -65,6 +65,20 @@ pub enum Command {
     Version,
 }
 
+impl Command {
+    /// The word on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Command::Run => "run",
+            Command::Backup => "backup",
+            Command::List { .. } => "list",
+            Command::Prune { .. } => "prune",
+            Command::Help => "help",
+            Command::Version => "version",
+        }
+    }
+}
+
 /// Reads the arguments behind the program's name.
 ///
 /// # Errors

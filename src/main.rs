@@ -60,7 +60,7 @@ fn run(command: Command, config: &Config) -> ExitCode {
         }
         _ => return back_up(command, config),
     };
-    finish(&format!("{command:?}"), done)
+    finish(command.name(), done)
 }
 
 fn back_up(command: Command, config: &Config) -> ExitCode {
@@ -73,7 +73,7 @@ fn back_up(command: Command, config: &Config) -> ExitCode {
         Some(interval) if command == Command::Run => daemon::run(config, interval, &s3, &shutdown),
         _ => backup::run(config, &s3, &shutdown),
     };
-    let status = finish("backup", done);
+    let status = finish(command.name(), done);
     shutdown
         .forced()
         .and_then(|status| status.try_into().ok())

@@ -97,23 +97,21 @@ impl Shutdown {
 
     fn received(&self, signal: i32) {
         let name = if signal == SIGINT { "SIGINT" } else { "SIGTERM" };
-        let count = {
-            let mut state = self.lock();
-            state.signals.push(signal);
-            state.signals.len()
-        };
-        self.shared.changed.notify_all();
+        // Said before anybody wakes, because the program may end at once.
+        let count = self.lock().signals.len() + 1;
         match count {
             1 => {
                 info!("{name}: stopping as soon as a running backup is done; a second signal ends it at once")
             }
-            2 => {
-                warn!("second signal ({name}): ending the running backup now");
-                let shutdown = self.clone();
-                // On its own thread: further signals go on being received.
-                thread::spawn(move || shutdown.force(128 + signal));
-            }
+            2 => warn!("second signal ({name}): ending the running backup now"),
             _ => {}
+        }
+        self.lock().signals.push(signal);
+        self.shared.changed.notify_all();
+        if count == 2 {
+            let shutdown = self.clone();
+            // On its own thread: further signals go on being received.
+            thread::spawn(move || shutdown.force(128 + signal));
         }
     }
 

@@ -109,9 +109,9 @@ impl Upload {
         let etags = self.wait(None)?;
         let id = self.shared.id.get().expect("a part was uploaded");
         match self.client.complete_multipart_upload(&self.shared.key, id, &etags) {
-            // An earlier try of the same request succeeded and its answer was lost: the object is there,
-            // and the caller compares its size.
-            Err(error) if error.code() == Some("NoSuchUpload") && self.exists() => {}
+            // A try may succeed and its answer be lost; the next one then hears that there is no such
+            // upload (or worse). The key was free, so a whole object there is this one.
+            Err(error) if self.is_complete() => warn!("the upload is complete in spite of: {error}"),
             completed => completed?,
         }
         self.ended = true;
@@ -123,8 +123,9 @@ impl Upload {
         self.give_up()
     }
 
-    fn exists(&self) -> bool {
-        matches!(self.client.head_object(&self.shared.key), Ok(Some(_)))
+    fn is_complete(&self) -> bool {
+        let uploaded = self.shared.acknowledged.load(Ordering::Relaxed);
+        matches!(self.client.head_object(&self.shared.key), Ok(Some(size)) if size == uploaded)
     }
 
     fn give_up(&mut self) -> Option<Error> {

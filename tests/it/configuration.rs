@@ -32,7 +32,8 @@ fn every_problem_is_told_at_once_and_nothing_starts() {
 
 #[test]
 fn an_unknown_command_or_option_is_refused() {
-    let pgkeep = Pgkeep::new("any", &s3::Server::start());
+    let s3 = s3::Server::start();
+    let pgkeep = Pgkeep::new("any", &s3);
     for arguments in [&["bakup"][..], &["list", "--all-of-it"], &["prune", "now"]] {
         let outcome = pgkeep.run(arguments);
         assert_eq!(outcome.status, 2, "{arguments:?}");
@@ -68,7 +69,8 @@ fn every_value_can_come_from_a_file() {
 
 #[test]
 fn a_misspelt_variable_is_pointed_out() {
-    let pgkeep = Pgkeep::new("any", &s3::Server::start()).with("BACKUP_RETENTION_DAY", "7");
+    let s3 = s3::Server::start();
+    let pgkeep = Pgkeep::new("any", &s3).with("BACKUP_RETENTION_DAY", "7");
     let outcome = pgkeep.succeed(&["list"]);
     assert!(outcome.log.contains("BACKUP_RETENTION_DAY is not a variable of pgkeep"), "{}", outcome.log);
 }

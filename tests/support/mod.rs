@@ -2,6 +2,8 @@
 
 // Each of the programs that include this folder uses a part of it.
 #![allow(dead_code)]
+// The server and the shell that watches it end with this process, on purpose.
+#![allow(clippy::zombie_processes)]
 
 pub mod pgkeep;
 pub mod postgres;
@@ -16,14 +18,14 @@ pub fn free_port() -> u16 {
     listener.local_addr().expect("its address").port()
 }
 
-/// Waits until `condition` holds; panics with `what` after a minute, which is far more than it takes.
+/// Waits until `condition` holds; panics with `what` after two minutes, which is far more than it takes.
 pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let started = Instant::now();
     loop {
         if let Some(value) = condition() {
             return value;
         }
-        assert!(started.elapsed() < Duration::from_secs(60), "waited a minute for {what}");
+        assert!(started.elapsed() < Duration::from_secs(120), "waited two minutes for {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
