@@ -44,7 +44,7 @@ pub fn run(config: &Config, interval: &Interval, s3: &Client, shutdown: &Shutdow
         }
         let late = (now - agenda.next).to_std().unwrap_or_default();
         info!("scheduled backup of {} starts{}", both_times(agenda.next), lateness(late));
-        back_up(config, s3, shutdown);
+        survive(|| backup::run(config, s3, shutdown));
         let skipped = agenda.advance(Utc::now())?;
         report_skipped(&skipped);
         if shutdown.requested() {
@@ -55,11 +55,11 @@ pub fn run(config: &Config, interval: &Interval, s3: &Client, shutdown: &Shutdow
     }
 }
 
-/// One run; its failure, or a panic in it, is logged here and ends here.
-fn back_up(config: &Config, s3: &Client, shutdown: &Shutdown) {
-    let run = panic::catch_unwind(AssertUnwindSafe(|| backup::run(config, s3, shutdown)));
+/// One run; its failure, or a panic in it, is logged and ends here.
+fn survive(run: impl FnOnce() -> Result<()>) {
     // The panic's message and trace were logged where it happened.
-    let result = run.unwrap_or_else(|_| Err(anyhow!("a bug in pgkeep: see the panic above")));
+    let result = panic::catch_unwind(AssertUnwindSafe(run));
+    let result = result.unwrap_or_else(|_| Err(anyhow!("a bug in pgkeep: see the panic above")));
     if let Err(failure) = result {
         logging::failure("backup failed", &failure);
     }
@@ -182,6 +182,12 @@ mod tests {
 
     fn nightly() -> Schedule {
         Schedule::parse("0 3 * * *").unwrap()
+    }
+
+    #[test]
+    fn a_run_that_fails_or_panics_ends_alone() {
+        survive(|| Err(anyhow!("a failure")));
+        survive(|| panic!("a panic"));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The loop: the schedule fires, failures are survived, signals stop it.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
+
+use rustix::process::{test_kill_process_group, Pid, Signal};
 
 use crate::backup::assert_restores;
 use crate::support::pgkeep::{Pgkeep, Running};
@@ -27,7 +28,7 @@ fn the_schedule_fires_and_a_failed_run_does_not_stop_the_next() {
     // Each fires in the first seconds of its minute.
     let fired = log.lines().filter(|line| line.contains("scheduled backup of"));
     fired.for_each(|line| assert_eq!(&line[17..19], "00", "{line}"));
-    running.signal("TERM");
+    running.signal(Signal::TERM);
     assert_eq!(running.wait(), 0);
     assert_restores(&s3, &database);
 }
@@ -55,14 +56,14 @@ fn the_start_tells_the_configuration_and_the_next_fire_times() {
 fn an_idle_daemon_ends_at_once() {
     let (server, s3) = (postgres::server(), s3::Server::start());
     let database = server.database("app");
-    for signal in ["TERM", "INT"] {
+    for (signal, name) in [(Signal::TERM, "SIGTERM"), (Signal::INT, "SIGINT")] {
         let mut running = Pgkeep::new(&database, &s3).with("BACKUP_INTERVAL", "0 0 1 1 *").start(&[]);
         running.wait_for_log("next backup at");
         let asked = Instant::now();
         running.signal(signal);
         assert_eq!(running.wait(), 0);
         assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
-        assert!(running.log().contains(&format!("SIG{signal}: stopping")));
+        assert!(running.log().contains(&format!("{name}: stopping")));
     }
 }
 
@@ -100,7 +101,7 @@ fn a_running_backup_is_finished_after_a_signal() {
     let s3 = s3::Server::start();
     let database = large("finished");
     let mut halfway = halfway(&database, &s3);
-    halfway.running.signal("TERM");
+    halfway.running.signal(Signal::TERM);
     halfway.running.wait_for_log("SIGTERM: stopping as soon as a running backup is done");
     std::fs::write(halfway.gate.path().join("go"), "").expect("the cue");
     assert_eq!(halfway.running.wait(), 0, "{}", halfway.running.log());
@@ -109,13 +110,13 @@ fn a_running_backup_is_finished_after_a_signal() {
 
 #[test]
 fn a_second_signal_ends_the_backup_at_once_and_leaves_nothing() {
-    let s3 = s3::Server::start();
     let database = large("forced");
-    for (signal, status) in [("TERM", 143), ("INT", 130)] {
+    for (signal, status) in [(Signal::TERM, 143), (Signal::INT, 130)] {
+        let s3 = s3::Server::start();
         let mut halfway = halfway(&database, &s3);
         let children = halfway.running.children();
         assert!(!children.is_empty());
-        halfway.running.signal("TERM");
+        halfway.running.signal(Signal::TERM);
         halfway.running.wait_for_log("stopping");
         let asked = Instant::now();
         halfway.running.signal(signal);
@@ -126,9 +127,8 @@ fn a_second_signal_ends_the_backup_at_once_and_leaves_nothing() {
         assert_eq!(halfway.pgkeep.spool.path().read_dir().expect("the spool's directory").count(), 0);
         // The group: the shell around pg_dump, and what it has started.
         for group in children {
-            wait_for(&format!("the end of process group {group}"), || {
-                let alive = Command::new("kill").args(["-0", "--", &format!("-{group}")]).output();
-                (!alive.expect("kill").status.success()).then_some(())
+            wait_for(format!("the end of process group {group}"), || {
+                test_kill_process_group(Pid::from_raw(group.cast_signed())?).is_err().then_some(())
             });
         }
     }
@@ -141,10 +141,10 @@ fn a_second_signal_ends_a_stalled_upload_too() {
     s3.fail(9, "PUT", "partNumber=2", Fault::Hold(Duration::from_secs(50)));
     let mut running = Pgkeep::new(&database, &s3).start(&["backup"]);
     wait_for("the stalled part", || (!s3.requests("PUT", "partNumber=2").is_empty()).then_some(()));
-    running.signal("TERM");
+    running.signal(Signal::TERM);
     running.wait_for_log("stopping");
     let asked = Instant::now();
-    running.signal("TERM");
+    running.signal(Signal::TERM);
     assert_eq!(running.wait(), 143, "{}", running.log());
     assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
     assert!(!s3.requests("DELETE", "uploadId=").is_empty(), "{}", running.log());

@@ -1,6 +1,6 @@
 //! Promises 1 and 3: what is not whole leaves no object, and a failure is loud.
 
-use std::process::Command;
+use rustix::process::{test_kill_process, Pid};
 
 use crate::support::pgkeep::Pgkeep;
 use crate::support::postgres::{self, noise, wrapped_pg_dump, PASSWORD, SHOP};
@@ -192,7 +192,7 @@ fn no_child_and_no_password_is_left_to_see() {
     std::fs::write(gate.path().join("go"), "").expect("the cue");
     assert_eq!(running.wait(), 0, "{}", running.log());
     for child in children {
-        let alive = Command::new("kill").args(["-0", &child.to_string()]).output().expect("kill");
-        assert!(!alive.status.success(), "{child} is left");
+        let pid = Pid::from_raw(child.cast_signed()).expect("a process id");
+        assert!(test_kill_process(pid).is_err(), "{child} is left");
     }
 }

@@ -9,6 +9,7 @@ pub mod pgkeep;
 pub mod postgres;
 pub mod s3;
 
+use std::fmt::Display;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ pub fn free_port() -> u16 {
 }
 
 /// Waits until `condition` holds; panics with `what` after two minutes, which is far more than it takes.
-pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+pub fn wait_for<T>(what: impl Display, mut condition: impl FnMut() -> Option<T>) -> T {
     let started = Instant::now();
     loop {
         if let Some(value) = condition() {

@@ -1,10 +1,13 @@
 //! The built binary, run as a user runs it.
 
+use std::fmt::{self, Display, Formatter};
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+
+use rustix::process::{kill_process, Pid, Signal};
 
 use super::{postgres, s3, wait_for};
 
@@ -22,7 +25,7 @@ fn binary() -> PathBuf {
 /// A configuration, and the spool's directory, which has to be empty at the end.
 pub struct Pgkeep {
     variables: Vec<(String, String)>,
-    pub spool: tempfile::TempDir,
+    pub spool: Arc<tempfile::TempDir>,
 }
 
 /// What a finished command left.
@@ -36,7 +39,7 @@ impl Pgkeep {
     /// The required variables for a database of the shared server and an S3 server of one's own.
     pub fn new(database: &str, s3: &s3::Server) -> Self {
         let spool = tempfile::Builder::new().prefix("pgkeep-spool-").tempdir().expect("a directory");
-        let pgkeep = Pgkeep { variables: Vec::new(), spool };
+        let pgkeep = Pgkeep { variables: Vec::new(), spool: Arc::new(spool) };
         let temp = pgkeep.spool.path().to_str().expect("UTF-8").to_owned();
         pgkeep
             .with("POSTGRES_CONNECTION_STRING", &postgres::server().connection(database))
@@ -98,7 +101,7 @@ impl Pgkeep {
                 gathered.lock().unwrap().push_str(&(line + "\n"));
             }
         });
-        Running { child, lines, reader: Some(reader) }
+        Running { child, lines, reader: Some(reader), _spool: Arc::clone(&self.spool) }
     }
 
     fn outcome(&self, output: Output) -> Outcome {
@@ -127,6 +130,20 @@ pub struct Running {
     child: Child,
     lines: Arc<Mutex<String>>,
     reader: Option<JoinHandle<()>>,
+    /// Kept for as long as the spool may be made in it.
+    _spool: Arc<tempfile::TempDir>,
+}
+
+/// What was waited for in vain, and the log at that time.
+struct Waiting<'a> {
+    text: &'a str,
+    lines: &'a Mutex<String>,
+}
+
+impl Display for Waiting<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\"; the log:\n{}", self.text, self.lines.lock().unwrap())
+    }
 }
 
 impl Running {
@@ -141,23 +158,20 @@ impl Running {
 
     /// Waits for a line of the log that contains `text`.
     pub fn wait_for_log(&self, text: &str) -> String {
-        wait_for(&format!("\"{text}\" in the log:\n{}", self.log()), || {
+        wait_for(Waiting { text, lines: &self.lines }, || {
             self.log().lines().find(|line| line.contains(text)).map(str::to_owned)
         })
     }
 
-    /// Sends a signal by its name.
-    pub fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status();
-        assert!(sent.expect("kill").success(), "signal {name}");
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("the signal is sent");
     }
 
     /// Waits for the end; the exit status.
     pub fn wait(&mut self) -> i32 {
-        let log = Arc::clone(&self.lines);
-        let status = wait_for(&format!("pgkeep to end:\n{}", log.lock().unwrap()), || {
-            self.child.try_wait().expect("its status")
-        });
+        let waiting = Waiting { text: "the end", lines: &Arc::clone(&self.lines) };
+        let status = wait_for(waiting, || self.child.try_wait().expect("its status"));
         self.reader.take().map(JoinHandle::join);
         assert_no_secret(&self.log());
         status.code().unwrap_or(-1)

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -125,12 +125,17 @@ impl Server {
 
     /// An object's bytes.
     pub fn read(&self, key: &str) -> Vec<u8> {
-        fs::read(self.directory.path().join(BUCKET).join(key)).expect("the object")
+        fs::read(self.path(key)).expect("the object")
+    }
+
+    /// The file that holds an object.
+    pub fn path(&self, key: &str) -> PathBuf {
+        self.directory.path().join(BUCKET).join(key)
     }
 
     /// Puts an object there, behind the server's back.
     pub fn plant(&self, key: &str, bytes: &[u8]) {
-        let path = self.directory.path().join(BUCKET).join(key);
+        let path = self.path(key);
         fs::create_dir_all(path.parent().expect("a parent")).expect("its directory");
         fs::write(path, bytes).expect("the object");
     }

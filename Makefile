@@ -1,0 +1,26 @@
+# pgkeep: `make demo` shows it at work, `make test` runs every test. Both install what they need.
+
+.PHONY: build test demo bench lint prerequisites clean
+
+build: ## the binary: target/release/pgkeep
+	cargo build --release --locked
+
+test: prerequisites ## every test, against a real PostgreSQL and a real S3 server
+	cargo test --locked --all-targets -- --test-threads=8
+
+demo: prerequisites ## back up, list, prune and restore a database before your eyes
+	cargo build --locked --bin pgkeep --example demo
+	./target/debug/examples/demo
+
+bench: prerequisites ## peak memory on a database of 600 MB, and the proof that it restores
+	cargo bench --locked --bench memory
+
+lint:
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+
+prerequisites: ## PostgreSQL and a C compiler, by the system's package manager, where they are missing
+	@.ci/prerequisites
+
+clean:
+	cargo clean
