@@ -17,12 +17,12 @@ use flate2::write::GzEncoder;
 use flate2::Compression;
 use log::{debug, info, warn};
 
-use crate::catalog::{Catalog, Format};
+use crate::catalog::{Backup, Catalog, Format};
 use crate::config::Config;
 use crate::postgres::{self, Postgres, Process, Programs};
 use crate::prune;
 use crate::s3::multipart::{self, Upload};
-use crate::s3::Client;
+use crate::s3::{Client, PendingUpload};
 use crate::shutdown::Shutdown;
 use crate::spool::{Part, Spool};
 use crate::units;
@@ -47,18 +47,19 @@ struct Progress {
     uploaded: Arc<AtomicU64>,
 }
 
-/// Backs up once, then prunes.
+/// Backs up once, then prunes; answers with the new backup.
 ///
 /// # Errors
 /// The step that failed and why. The bucket then holds nothing new under a backup's name.
-pub fn run(config: &Config, s3: &Client, shutdown: &Shutdown) -> Result<()> {
+pub fn run(config: &Config, s3: &Client, shutdown: &Shutdown) -> Result<Backup> {
     let started = Instant::now();
     let catalog = config.catalog();
     let postgres = Postgres::new(config, shutdown);
     let installed = postgres::installed(config.client_directory.as_deref())?;
-    let server = postgres.ask_server(&installed[0]).context("cannot reach the database")?;
+    let server = postgres.ask_server(&installed[0])?;
     let programs = postgres::choose(&installed, &server)?;
-    let key = free_key(s3, &catalog, Utc::now())?;
+    let time = free_time(s3, &catalog, Utc::now())?;
+    let key = catalog.key(time, Format::Plain);
     info!(
         "backup started: database \"{}\" ({} on PostgreSQL {}) to {}, with pg_dump {}",
         config.database,
@@ -89,33 +90,37 @@ pub fn run(config: &Config, s3: &Client, shutdown: &Shutdown) -> Result<()> {
         units::bytes((dumped as f64 / took.as_secs_f64()) as u64),
         s3.place(&key),
     );
-    Ok(())
+    Ok(Backup { key, time, format: Format::Plain, size })
 }
 
-/// The key of now, or of the next second that no backup has. The listing also shows before any dump
+/// Now, or the next second that no backup is named by. The listing also shows before any dump
 /// begins whether the bucket is there and may be read.
-fn free_key(s3: &Client, catalog: &Catalog, now: DateTime<Utc>) -> Result<String> {
+fn free_time(s3: &Client, catalog: &Catalog, now: DateTime<Utc>) -> Result<DateTime<Utc>> {
     let day = format!("{}{}", catalog.prefix(), now.format("%Y-%m-%d"));
     let taken = catalog.backups(s3.list_objects(&day).context("cannot look into the bucket")?);
     let mut time = now.trunc_subsecs(0);
     while taken.iter().any(|backup| backup.time == time) {
         time += TimeDelta::seconds(1);
     }
-    Ok(catalog.key(time, Format::Plain))
+    Ok(time)
 }
 
-/// Aborts this database's uploads that a crash left behind. Not every S3-compatible server can list them;
-/// that is no reason not to back up.
-fn sweep(s3: &Client, catalog: &Catalog, now: DateTime<Utc>) {
-    let uploads = match s3.list_multipart_uploads(catalog.prefix()) {
-        Ok(uploads) => uploads,
+/// This database's uploads that are neither completed nor aborted. Not every S3-compatible server can list
+/// them; that is no reason not to back up.
+pub fn pending_uploads(s3: &Client, catalog: &Catalog) -> Vec<PendingUpload> {
+    match s3.list_multipart_uploads(catalog.prefix()) {
+        Ok(uploads) => uploads.into_iter().filter(|upload| catalog.parse(&upload.key).is_some()).collect(),
         Err(error) => {
-            debug!("stale uploads are not looked for: {error}");
-            return;
+            debug!("unfinished uploads are not looked for: {error}");
+            Vec::new()
         }
-    };
-    for upload in uploads {
-        if catalog.parse(&upload.key).is_none() || now - upload.initiated < STALE_AFTER {
+    }
+}
+
+/// Aborts the uploads that a crash left behind.
+fn sweep(s3: &Client, catalog: &Catalog, now: DateTime<Utc>) {
+    for upload in pending_uploads(s3, catalog) {
+        if now - upload.initiated < STALE_AFTER {
             continue;
         }
         match s3.abort_multipart_upload(&upload.key, &upload.id) {

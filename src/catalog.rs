@@ -103,7 +103,7 @@ impl fmt::Display for Format {
 
 /// A byte outside `[A-Za-z0-9_-]` becomes `.` and two lower-case hex digits: no two databases share a name,
 /// and keys need no encoding anywhere.
-fn escape(database: &str) -> String {
+pub(crate) fn escape(database: &str) -> String {
     let mut name = String::with_capacity(database.len());
     for byte in database.bytes() {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-') {

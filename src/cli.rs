@@ -16,6 +16,8 @@ Commands:
   list [--json]       list this database's backups, the oldest first
   prune [--dry-run]   delete the backups that BACKUP_RETENTION_DAYS lets go;
                       --dry-run only prints what would happen, and why
+  health              exit with 0 while the daemon is alive and its newest backup is
+                      young enough, else with 1; reads a file, asks no server
 
 Options:
   -h, --help          print this help
@@ -32,9 +34,12 @@ Configuration, by environment variables; NAME_FILE names a file with NAME's valu
   S3_PATH                      a prefix within the bucket (default: none)
   S3_REGION                    (default: us-east-1)
   S3_ADDRESSING_STYLE          path or virtual (default: path, for AWS virtual)
+  BACKUP_ON_START              false, true or missed: back up at the start as well, or
+                               only if a fire time was missed (default: false)
   BACKUP_RETENTION_DAYS        delete backups older than this (default: keep all)
   BACKUP_LOCK_TIMEOUT          how long to wait for a table's lock (default: 5min)
   BACKUP_PG_BIN                the directory of pg_dump and psql (default: searched)
+  BACKUP_TEMP_DIR              where the temporary file goes (default: TMPDIR, or /tmp)
   BACKUP_LOG_LEVEL             error, warn, info or debug (default: info)
   TZ                           the schedule's time zone, such as Europe/Berlin
 
@@ -59,6 +64,8 @@ pub enum Command {
         /// Only say what would happen.
         dry_run: bool,
     },
+    /// Whether the daemon and its backups are well.
+    Health,
     /// `--help`
     Help,
     /// `--version`
@@ -73,6 +80,7 @@ impl Command {
             Command::Backup => "backup",
             Command::List { .. } => "list",
             Command::Prune { .. } => "prune",
+            Command::Health => "health",
             Command::Help => "help",
             Command::Version => "version",
         }
@@ -98,6 +106,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
                     Some("backup") => Command::Backup,
                     Some("list") => Command::List { json: false },
                     Some("prune") => Command::Prune { dry_run: false },
+                    Some("health") => Command::Health,
                     Some("help") => Command::Help,
                     _ => return Err(format!("there is no command {name:?}")),
                 });
@@ -125,6 +134,7 @@ mod tests {
             ("list", Command::List { json: false }),
             ("list --json", Command::List { json: true }),
             ("prune --dry-run", Command::Prune { dry_run: true }),
+            ("health", Command::Health),
             ("list --help", Command::Help),
             ("-V", Command::Version),
         ] {

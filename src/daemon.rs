@@ -3,66 +3,195 @@
 use std::panic::{self, AssertUnwindSafe};
 use std::time::Duration;
 
-use anyhow::{anyhow, Result};
-use chrono::{DateTime, Local, TimeDelta, TimeZone, Utc};
-use log::{error, info, warn};
+use anyhow::{anyhow, Error, Result};
+use chrono::{DateTime, Local, TimeDelta, Utc};
+use log::{info, warn};
 
+use crate::agenda::Agenda;
 use crate::backup;
-use crate::config::{Config, Interval};
+use crate::catalog::Backup;
+use crate::config::{Config, Interval, OnStart};
 use crate::logging;
 use crate::s3::Client;
-use crate::schedule::Schedule;
 use crate::shutdown::Shutdown;
+use crate::status::{Failure, Keeper, Newest, Status, BEAT};
 use crate::units;
 
-/// The wall clock can jump (NTP, a suspended host), so it is looked at at least this often.
-const LONGEST_SLEEP: Duration = Duration::from_secs(60);
-/// A clock that is set back by less repeats times whose backups were made; set back by more, it was wrong
-/// before, and what it said does not count. cron(8) draws the line at the same place.
-const LARGE_JUMP: TimeDelta = TimeDelta::hours(3);
+/// The wall clock can jump (NTP, a suspended host), so it is looked at at least this often; each look is a
+/// sign of life.
+const LONGEST_SLEEP: Duration = BEAT;
+/// A daemon that is started over and over makes no backup at its start more often than this.
+const START_DISTANCE: TimeDelta = TimeDelta::hours(1);
 /// So many skipped fire times are named; of more, the number is said.
 const NAMED_SKIPS: usize = 3;
 
 /// Runs until a signal.
 ///
 /// # Errors
-/// Where the schedule has no fire time left.
-pub fn run(config: &Config, interval: &Interval, s3: &Client, shutdown: &Shutdown) -> Result<()> {
+/// Where the schedule has no fire time left, or the status file cannot be written.
+pub fn run(config: &Config, s3: &Client, shutdown: &Shutdown) -> Result<()> {
+    let interval = config.interval()?;
     announce(config, interval);
-    let mut agenda = Agenda::new(&interval.schedule, &Local, Utc::now())?;
-    info!("next backup at {}", both_times(agenda.next));
+    let started = Utc::now();
+    let path = Status::path(config);
+    // A daemon that ended in order took its file away: this one died, perhaps in a backup.
+    let broken_off = Status::read(&path).and_then(|left| left.running_since.or(left.broken_off));
+    let status = Status { started, alive: started, broken_off, ..Status::default() };
+    let status = Keeper::create(path, status)?;
+    let mut agenda = Agenda::new(&interval.schedule, &Local, started)?;
+    let daemon = Daemon { config, s3, shutdown, status };
+    daemon.tell(agenda.next());
+    let mut looked = false;
     loop {
         let now = Utc::now();
         agenda.check_clock(now)?;
-        if agenda.next > now {
-            let wait = (agenda.next - now).to_std().unwrap_or_default().min(LONGEST_SLEEP);
-            if !shutdown.sleep(wait) {
-                info!("stopped");
-                return Ok(());
+        daemon.status.update(|status| status.next_fire = Some(agenda.next()));
+        if agenda.next() <= now {
+            let late = (now - agenda.next()).to_std().unwrap_or_default();
+            info!("scheduled backup of {} starts{}", both_times(agenda.next()), lateness(late));
+            daemon.back_up();
+            report_skipped(&agenda.advance(Utc::now())?);
+            daemon.tell(agenda.next());
+        } else if !looked && !shutdown.requested() {
+            looked = daemon.look_into_bucket();
+            let past = interval.schedule.past(now, &Local);
+            if looked && daemon.backs_up_at_start(past.map(|[last, _]| last), broken_off, now) {
+                daemon.back_up();
+                report_skipped(&agenda.pass(Utc::now())?);
+                daemon.tell(agenda.next());
             }
-            continue;
         }
-        let late = (now - agenda.next).to_std().unwrap_or_default();
-        info!("scheduled backup of {} starts{}", both_times(agenda.next), lateness(late));
-        survive(|| backup::run(config, s3, shutdown));
-        let skipped = agenda.advance(Utc::now())?;
-        report_skipped(&skipped);
-        if shutdown.requested() {
+        let wait = (agenda.next() - Utc::now()).to_std().unwrap_or_default().min(LONGEST_SLEEP);
+        if !shutdown.sleep(wait) {
             info!("stopped");
             return Ok(());
         }
-        info!("next backup at {}", both_times(agenda.next));
     }
 }
 
-/// One run; its failure, or a panic in it, is logged and ends here.
-fn survive(run: impl FnOnce() -> Result<()>) {
-    // The panic's message and trace were logged where it happened.
-    let result = panic::catch_unwind(AssertUnwindSafe(run));
-    let result = result.unwrap_or_else(|_| Err(anyhow!("a bug in pgkeep: see the panic above")));
-    if let Err(failure) = result {
-        logging::failure("backup failed", &failure);
+struct Daemon<'a> {
+    config: &'a Config,
+    s3: &'a Client,
+    shutdown: &'a Shutdown,
+    status: Keeper,
+}
+
+impl Daemon<'_> {
+    fn tell(&self, next: DateTime<Utc>) {
+        if !self.shutdown.requested() {
+            info!("next backup at {}", both_times(next));
+        }
     }
+
+    /// Backs up; whatever happens is logged, noted in the status, and ends here.
+    fn back_up(&self) {
+        self.status.update(|status| status.running_since = Some(Utc::now()));
+        let run = || {
+            let _beat = self.status.beat()?;
+            backup::run(self.config, self.s3, self.shutdown)
+        };
+        match survive(run) {
+            Ok(backup) => self.status.update(|status| status.newest = Some(backup.into())),
+            Err(failure) => {
+                logging::failure("backup failed", &failure);
+                self.note(&failure);
+            }
+        }
+        self.status.update(|status| {
+            status.running_since = None;
+            status.broken_off = None;
+        });
+    }
+
+    /// Finds the newest backup, so that a restart does not forget; answers whether it could.
+    fn look_into_bucket(&self) -> bool {
+        let catalog = self.config.catalog();
+        // The loop itself tries again, and meanwhile hears signals.
+        match self.s3.without_retries().list_objects(catalog.prefix()) {
+            Ok(objects) => {
+                let newest = catalog.backups(objects).pop();
+                match &newest {
+                    Some(newest) => info!("newest backup: {}", self.s3.place(&newest.key)),
+                    None => info!("no backup at {}… yet", self.s3.place(catalog.prefix())),
+                }
+                self.status.update(|status| {
+                    status.newest = newest.map(Newest::from);
+                    status.failure = None;
+                });
+                true
+            }
+            Err(error) => {
+                let failure = Error::from(error).context("cannot look into the bucket");
+                logging::failure("the newest backup is not known", &failure);
+                self.note(&failure);
+                false
+            }
+        }
+    }
+
+    /// `BACKUP_ON_START`, and whether it is safe to do as it says.
+    fn backs_up_at_start(
+        &self,
+        last_fire: Option<DateTime<Utc>>,
+        broken_off: Option<DateTime<Utc>>,
+        now: DateTime<Utc>,
+    ) -> bool {
+        if self.config.on_start == OnStart::No {
+            return false;
+        }
+        // A run that was killed leaves its upload, where it had begun one.
+        let pending = backup::pending_uploads(self.s3, &self.config.catalog());
+        let broken_off = pending.iter().map(|upload| upload.initiated).chain(broken_off).max();
+        let newest = self.status.newest();
+        match reason_to_wait(self.config.on_start, newest, last_fire, broken_off, now) {
+            Some(reason) => {
+                info!("no backup at the start: {reason}");
+                false
+            }
+            None => {
+                info!("backup at the start");
+                true
+            }
+        }
+    }
+
+    fn note(&self, failure: &Error) {
+        let reason = format!("{failure:#}");
+        self.status.update(|status| status.failure = Some(Failure { time: Utc::now(), reason }));
+    }
+}
+
+/// Why there is to be no backup at the start, if there is a reason. A container that is started over and
+/// over fills neither bucket nor disk.
+fn reason_to_wait(
+    on_start: OnStart,
+    newest: Option<DateTime<Utc>>,
+    last_fire: Option<DateTime<Utc>>,
+    broken_off: Option<DateTime<Utc>>,
+    now: DateTime<Utc>,
+) -> Option<String> {
+    let recent = |time: &DateTime<Utc>| now - *time < START_DISTANCE;
+    let distance = units::duration(START_DISTANCE.to_std().unwrap_or_default());
+    if let Some(since) = broken_off.filter(recent) {
+        let since = both_times(since);
+        return Some(format!(
+            "one that began at {since}, less than {distance} ago, was broken off or still runs"
+        ));
+    }
+    let newest = newest?;
+    match on_start {
+        OnStart::Missed if last_fire.is_some_and(|last| newest < last) => None,
+        OnStart::Yes if !recent(&newest) => None,
+        OnStart::Yes => Some(format!("the newest is of {}, less than {distance} ago", both_times(newest))),
+        _ => Some(format!("no fire time was missed since the newest, of {}", both_times(newest))),
+    }
+}
+
+/// One run; a panic in it becomes a failure.
+fn survive(run: impl FnOnce() -> Result<Backup>) -> Result<Backup> {
+    // The panic's message and trace were logged where it happened.
+    panic::catch_unwind(AssertUnwindSafe(run))
+        .unwrap_or_else(|_| Err(anyhow!("a bug in pgkeep: see the panic above")))
 }
 
 fn lateness(late: Duration) -> String {
@@ -115,58 +244,6 @@ fn both_times(instant: DateTime<Utc>) -> String {
     format!("{} ({} UTC)", local.format("%Y-%m-%d %H:%M:%S %:z"), instant.format("%Y-%m-%d %H:%M:%S"))
 }
 
-/// The next fire time, and what the clock said when it was last looked at.
-struct Agenda<'a, Z> {
-    schedule: &'a Schedule,
-    zone: &'a Z,
-    next: DateTime<Utc>,
-    /// No fire time up to this one is due any more.
-    done: DateTime<Utc>,
-}
-
-impl<'a, Z: TimeZone> Agenda<'a, Z> {
-    fn new(schedule: &'a Schedule, zone: &'a Z, now: DateTime<Utc>) -> Result<Self> {
-        let mut agenda = Agenda { schedule, zone, next: now, done: now };
-        agenda.next = agenda.after(now)?;
-        Ok(agenda)
-    }
-
-    /// Notices a clock that was set far back: what was planned by the wrong time is planned anew.
-    fn check_clock(&mut self, now: DateTime<Utc>) -> Result<()> {
-        if now < self.done - LARGE_JUMP {
-            warn!("the clock went back from {} to {now}: planning anew", self.done);
-            self.done = now;
-            self.next = self.after(now)?;
-        } else if now < self.next {
-            self.done = self.done.max(now);
-        }
-        Ok(())
-    }
-
-    /// Goes on to the first fire time that is still ahead, after the run for `next`; answers with those
-    /// that passed meanwhile. A clock that was set back a little during the run does not repeat `next`.
-    fn advance(&mut self, now: DateTime<Utc>) -> Result<Vec<DateTime<Utc>>> {
-        let mut skipped = Vec::new();
-        self.done = self.next;
-        self.next = self.after(self.done)?;
-        while self.next <= now {
-            skipped.push(self.next);
-            self.done = self.next;
-            self.next = self.after(self.done)?;
-        }
-        self.done = self.done.max(now);
-        Ok(skipped)
-    }
-
-    fn after(&self, instant: DateTime<Utc>) -> Result<DateTime<Utc>> {
-        let next = self.schedule.next(instant, self.zone);
-        next.map(|next| next.to_utc()).ok_or_else(|| {
-            error!("BACKUP_INTERVAL has no fire time after {instant}");
-            anyhow!("no fire time is left")
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,74 +252,31 @@ mod tests {
         format!("2026-11-{}Z", time.replace(' ', "T")).parse().unwrap()
     }
 
-    fn agenda<'a>(schedule: &'a Schedule, now: &str) -> Agenda<'a, Utc> {
-        // A promoted constant: `&Utc` lives as long as the program.
-        Agenda::new(schedule, &Utc, at(now)).unwrap()
-    }
-
-    fn nightly() -> Schedule {
-        Schedule::parse("0 3 * * *").unwrap()
+    #[test]
+    fn a_run_that_panics_is_a_failure() {
+        assert!(survive(|| panic!("a panic")).unwrap_err().to_string().contains("a bug in pgkeep"));
+        assert!(survive(|| Err(anyhow!("a failure"))).is_err());
     }
 
     #[test]
-    fn a_run_that_fails_or_panics_ends_alone() {
-        survive(|| Err(anyhow!("a failure")));
-        survive(|| panic!("a panic"));
-    }
-
-    #[test]
-    fn times_that_pass_during_a_run_are_skipped_and_told() {
-        let schedule = Schedule::parse("*/5 * * * *").unwrap();
-        let mut agenda = agenda(&schedule, "23 02:58:00");
-        assert_eq!(agenda.next, at("23 03:00:00"));
-        assert_eq!(agenda.advance(at("23 03:11:00")).unwrap(), [at("23 03:05:00"), at("23 03:10:00")]);
-        assert_eq!(agenda.next, at("23 03:15:00"));
-        assert!(agenda.advance(at("23 03:15:01")).unwrap().is_empty());
-    }
-
-    #[test]
-    fn a_jump_forward_over_the_fire_time_runs_once() {
-        let schedule = nightly();
-        let mut agenda = agenda(&schedule, "23 02:00:00");
-        agenda.check_clock(at("23 04:30:00")).unwrap();
-        assert_eq!(agenda.next, at("23 03:00:00"), "the run is due");
-        assert!(agenda.advance(at("23 04:31:00")).unwrap().is_empty());
-        assert_eq!(agenda.next, at("24 03:00:00"));
-    }
-
-    #[test]
-    fn a_jump_back_over_the_fire_time_does_not_run_again() {
-        let schedule = nightly();
-        let mut agenda = agenda(&schedule, "23 02:59:00");
-        agenda.advance(at("23 03:02:00")).unwrap();
-        agenda.check_clock(at("23 02:02:00")).unwrap();
-        assert_eq!(agenda.next, at("24 03:00:00"));
-    }
-
-    #[test]
-    fn a_jump_back_during_the_run_does_not_run_again() {
-        let schedule = nightly();
-        let mut agenda = agenda(&schedule, "23 02:59:00");
-        agenda.advance(at("23 02:10:00")).unwrap();
-        agenda.check_clock(at("23 02:10:00")).unwrap();
-        assert_eq!(agenda.next, at("24 03:00:00"));
-    }
-
-    #[test]
-    fn a_clock_that_was_days_ahead_does_not_lose_the_days() {
-        let schedule = nightly();
-        let mut agenda = agenda(&schedule, "28 12:00:00");
-        agenda.check_clock(at("23 12:00:00")).unwrap();
-        assert_eq!(agenda.next, at("24 03:00:00"));
-    }
-
-    #[test]
-    fn a_jump_back_while_waiting_neither_loses_nor_doubles() {
-        let schedule = Schedule::parse("0 * * * *").unwrap();
-        let mut agenda = agenda(&schedule, "23 02:59:00");
-        agenda.advance(at("23 03:00:10")).unwrap();
-        agenda.check_clock(at("23 03:59:00")).unwrap();
-        agenda.check_clock(at("23 02:59:00")).unwrap();
-        assert_eq!(agenda.next, at("23 04:00:00"));
+    fn a_backup_at_the_start_is_made_where_it_is_wanted_and_safe() {
+        let (now, last_fire) = (at("23 12:00:00"), Some(at("23 03:00:00")));
+        let waits = |on_start, newest: &str, broken_off: &str| {
+            let time = |text: &str| (!text.is_empty()).then(|| at(text));
+            reason_to_wait(on_start, time(newest), last_fire, time(broken_off), now)
+        };
+        // Missed: the newest backup is older than the last fire time, or there is none.
+        assert_eq!(waits(OnStart::Missed, "22 03:00:00", ""), None);
+        assert_eq!(waits(OnStart::Missed, "", ""), None);
+        assert!(waits(OnStart::Missed, "23 03:00:00", "").unwrap().contains("no fire time was missed"));
+        // Always, but not one after the other.
+        assert_eq!(waits(OnStart::Yes, "23 11:00:00", ""), None);
+        assert_eq!(waits(OnStart::Yes, "", ""), None);
+        assert!(waits(OnStart::Yes, "23 11:00:01", "").unwrap().contains("less than 1 h 0 min ago"));
+        // A crash in the midst of a backup leaves none behind, and still does not repeat at once.
+        for on_start in [OnStart::Missed, OnStart::Yes] {
+            assert!(waits(on_start, "", "23 11:30:00").unwrap().contains("broken off"));
+            assert_eq!(waits(on_start, "", "23 11:00:00"), None);
+        }
     }
 }

@@ -3,12 +3,15 @@
 //! On a cron schedule it dumps the database, gzips it, uploads it, proves that what arrived is a whole
 //! backup and deletes what the retention policy lets go. One file is one idea; `main.rs` chooses a command.
 
+pub mod agenda;
 pub mod backup;
 pub mod catalog;
 pub mod cli;
 pub mod config;
 pub mod conninfo;
 pub mod daemon;
+mod environment;
+pub mod health;
 pub mod list;
 pub mod logging;
 pub mod postgres;
@@ -20,4 +23,5 @@ pub mod schedule;
 pub mod secret;
 pub mod shutdown;
 pub mod spool;
+pub mod status;
 pub mod units;

@@ -74,7 +74,8 @@ impl<L: Log> Log for OneLine<L> {
     }
 }
 
-fn one_line(text: &str) -> String {
+/// Escapes what would begin a line or steer a terminal.
+pub(crate) fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

@@ -2,12 +2,13 @@
 
 use std::process::ExitCode;
 
+use anyhow::Result;
 use log::{error, warn, LevelFilter};
 use pgkeep::cli::{self, Command};
 use pgkeep::config::Config;
 use pgkeep::s3::Client;
 use pgkeep::shutdown::Shutdown;
-use pgkeep::{backup, daemon, list, logging, prune};
+use pgkeep::{backup, daemon, health, list, logging, prune, shutdown};
 
 const FAILED: u8 = 1;
 const WRONG_USAGE: u8 = 2;
@@ -30,14 +31,15 @@ fn main() -> ExitCode {
             return ExitCode::from(WRONG_USAGE);
         }
     };
-    let config = match Config::load(command == Command::Run) {
+    let config = match Config::load(matches!(command, Command::Run | Command::Health)) {
         Ok(config) => config,
         Err(problems) => {
             logging::start(LevelFilter::Info);
             for problem in problems {
                 error!("{problem}");
             }
-            return ExitCode::from(WRONG_USAGE);
+            // Health checks know no other status for "not well".
+            return ExitCode::from(if command == Command::Health { FAILED } else { WRONG_USAGE });
         }
     };
     logging::start(config.log_level);
@@ -48,44 +50,41 @@ fn main() -> ExitCode {
     for name in &config.unknown {
         warn!("{name} is not a variable of pgkeep and does nothing: is it misspelt? pgkeep --help lists them all");
     }
-    run(command, &config)
-}
-
-fn run(command: Command, config: &Config) -> ExitCode {
-    let done = match command {
-        // A second look at one command needs no graceful end: signals keep their default.
-        Command::List { json } => list::command(config, &Client::new(&config.s3, Shutdown::default()), json),
-        Command::Prune { dry_run } => {
-            prune::command(config, &Client::new(&config.s3, Shutdown::default()), dry_run)
-        }
-        _ => return back_up(command, config),
-    };
-    finish(command.name(), done)
-}
-
-fn back_up(command: Command, config: &Config) -> ExitCode {
-    let shutdown = match Shutdown::install() {
-        Ok(shutdown) => shutdown,
-        Err(problem) => return finish("starting", Err(problem.into())),
-    };
-    let s3 = Client::new(&config.s3, shutdown.clone());
-    let done = match &config.interval {
-        Some(interval) if command == Command::Run => daemon::run(config, interval, &s3, &shutdown),
-        _ => backup::run(config, &s3, &shutdown),
-    };
-    let status = finish(command.name(), done);
-    shutdown
-        .forced()
-        .and_then(|status| status.try_into().ok())
-        .map_or(status, |status: u8| ExitCode::from(status))
-}
-
-fn finish(what: &str, done: anyhow::Result<()>) -> ExitCode {
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
+    match run(command, &config) {
+        Ok(status) => status,
         Err(failure) => {
-            logging::failure(&format!("{what} failed"), &failure);
+            logging::failure(&format!("{} failed", command.name()), &failure);
             ExitCode::from(FAILED)
         }
     }
+}
+
+fn run(command: Command, config: &Config) -> Result<ExitCode> {
+    match command {
+        Command::Run | Command::Backup => return back_up(command, config),
+        // The others have nothing to finish.
+        _ => shutdown::end_at_signals()?,
+    }
+    let s3 = Client::new(&config.s3, Shutdown::default());
+    match command {
+        Command::List { json } => list::command(config, &s3, json)?,
+        Command::Prune { dry_run } => prune::command(config, &s3, dry_run)?,
+        Command::Health if !health::command(config)? => return Ok(ExitCode::from(FAILED)),
+        _ => {}
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn back_up(command: Command, config: &Config) -> Result<ExitCode> {
+    let shutdown = Shutdown::install()?;
+    let s3 = Client::new(&config.s3, shutdown.clone());
+    let done = match command {
+        Command::Run => daemon::run(config, &s3, &shutdown),
+        _ => backup::run(config, &s3, &shutdown).map(drop),
+    };
+    let Some(status) = shutdown.forced() else { return done.map(|()| ExitCode::SUCCESS) };
+    if let Err(failure) = done {
+        logging::failure(&format!("{} failed", command.name()), &failure);
+    }
+    Ok(ExitCode::from(u8::try_from(status)?))
 }

@@ -94,9 +94,12 @@ impl<'a> Postgres<'a> {
         const QUERY: &str =
             "SELECT current_setting('server_version_num'), current_setting('server_version'), \
                              pg_database_size(current_database())";
-        let what = format!("connecting to database \"{}\"", self.config.database);
         let sleep = |wait| self.shutdown.sleep_unless_forced(wait);
-        let answer = CONNECT.run(&what, sleep, || self.query(programs, QUERY).map_err(Attempt))?;
+        let reach = || {
+            let what = || format!("cannot reach database \"{}\"", self.config.database);
+            self.query(programs, QUERY).with_context(what).map_err(Attempt)
+        };
+        let answer = CONNECT.run(sleep, reach)?;
         parse_server(&answer).ok_or_else(|| anyhow!("psql answered \"{answer}\" to: {QUERY}"))
     }
 

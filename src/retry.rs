@@ -37,7 +37,6 @@ impl Policy {
     /// The last try's.
     pub fn run<T, E: Retryable>(
         &self,
-        what: &str,
         sleep: impl Fn(Duration) -> bool,
         mut attempt: impl FnMut() -> Result<T, E>,
     ) -> Result<T, E> {
@@ -52,7 +51,7 @@ impl Policy {
             }
             let wait = self.wait(number, failure.retry_after());
             warn!(
-                "{what}: try {number} of {} failed: {failure}; the next one in {}",
+                "try {number} of {} failed: {failure}; the next one in {}",
                 self.tries,
                 units::duration(wait)
             );
@@ -105,7 +104,7 @@ mod tests {
             waits.borrow_mut().push(wait.as_secs_f64());
             true
         };
-        assert!(POLICY.run("test", sleep, || Err::<(), _>(fault())).is_err());
+        assert!(POLICY.run(sleep, || Err::<(), _>(fault())).is_err());
         waits.into_inner()
     }
 

@@ -132,6 +132,25 @@ impl Schedule {
         best.map(|instant| zone.from_utc_datetime(&instant))
     }
 
+    /// The last fire time up to `now`, and the one before it; `None` when the last sixty years had no two.
+    pub fn past<Z: TimeZone>(&self, now: DateTime<Utc>, zone: &Z) -> Option<[DateTime<Utc>; 2]> {
+        // Forward from ever earlier, so that there is one way only to read a clock change.
+        let mut reach = TimeDelta::hours(1);
+        while reach < TimeDelta::days(60 * 366) {
+            let mut at = now - reach;
+            let mut found = [None, None];
+            while let Some(fire) = self.next(at, zone).map(|fire| fire.to_utc()).filter(|fire| *fire <= now) {
+                found = [Some(fire), found[0]];
+                at = fire;
+            }
+            if let [Some(last), Some(before)] = found {
+                return Some([last, before]);
+            }
+            reach = reach * 4;
+        }
+        None
+    }
+
     fn next_wall(&self, after: NaiveDateTime) -> Option<NaiveDateTime> {
         // The crate is asked in UTC, which has no clock changes to get wrong.
         let next = |clock: &cron::Schedule| clock.after(&after.and_utc()).next();

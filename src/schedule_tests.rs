@@ -273,3 +273,22 @@ fn random_expressions_fire_when_a_brute_force_clock_says() {
     }
     assert!(around_a_change > 20, "only {around_a_change} windows around a clock change");
 }
+
+#[test]
+fn the_last_two_fire_times_are_those_that_next_goes_through() {
+    let mut random = fastrand::Rng::with_seed(7);
+    for expression in ["* * * * *", "*/7 1-3 * * *", "30 2 * * *", "0 3 * * 1", "15 0 1 */2 *", "0 0 29 2 *"]
+    {
+        let schedule = Schedule::parse(expression).expect(expression);
+        for zone in ZONES {
+            let now = utc("2020-01-01T00:00:00Z") + TimeDelta::seconds(random.i64(0..200_000_000));
+            let [last, before] = schedule.past(now, &zone).expect(expression);
+            let next = |at| schedule.next(at, &zone).expect("a fire time").to_utc();
+            assert_eq!(next(before), last, "{expression} {zone} {now}");
+            assert!(last <= now && now < next(last), "{expression} {zone} {now}: {last}");
+        }
+    }
+    // The fire time itself has passed.
+    let [last, _] = Schedule::parse("0 3 * * *").unwrap().past(utc("2026-11-23T03:00:00Z"), &Utc).unwrap();
+    assert_eq!(last, utc("2026-11-23T03:00:00Z"));
+}

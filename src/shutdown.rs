@@ -1,6 +1,7 @@
 //! Stopping: the first signal lets the running backup finish, the second one ends it at once.
 
 use std::io;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -8,12 +9,25 @@ use std::time::{Duration, Instant};
 use log::{info, warn};
 use rustix::process::{kill_process_group, Pid, Signal};
 use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
 /// After a second signal everything has this long to abort the upload and unwind.
 const FORCED_EXIT_AFTER: Duration = Duration::from_secs(4);
 /// pg_dump has this long to end by itself after SIGTERM, and to cancel its query on the server.
 const CHILD_GRACE: Duration = Duration::from_secs(1);
+
+/// Ends the program at a signal, as the default is; but as PID 1, which it is in a container, a program has
+/// no default.
+///
+/// # Errors
+/// Where the handlers cannot be installed.
+pub fn end_at_signals() -> io::Result<()> {
+    for signal in [SIGTERM, SIGINT] {
+        flag::register_conditional_shutdown(signal, 128 + signal, Arc::new(AtomicBool::new(true)))?;
+    }
+    Ok(())
+}
 
 /// The signals received so far, and the children that a forced stop has to end. Clones share them.
 #[derive(Clone, Default)]

@@ -48,6 +48,12 @@ impl S3Error {
         }
     }
 
+    /// Names the part that the request was about.
+    pub(super) fn of_part(mut self, number: u32) -> Self {
+        self.place = format!("{number} of {}", self.place);
+        self
+    }
+
     /// Whether the object (or upload) is not there.
     pub fn is_not_found(&self) -> bool {
         matches!(self.fault, Fault::Refused { status: 404, ref code, .. } if code != "NoSuchBucket")

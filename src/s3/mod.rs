@@ -66,6 +66,7 @@ pub struct Client {
     bucket: Bucket,
     credentials: Credentials,
     shutdown: Shutdown,
+    retries: Policy,
 }
 
 enum Body<'a> {
@@ -100,7 +101,13 @@ impl Client {
             bucket: config.bucket.clone(),
             credentials: Credentials::new(&config.access_key, config.secret_key.expose()),
             shutdown,
+            retries: RETRIES,
         }
+    }
+
+    /// The same client, trying everything once only.
+    pub fn without_retries(&self) -> Self {
+        Client { retries: Policy { tries: 1, ..RETRIES }, ..self.clone() }
     }
 
     /// `s3://bucket/key`.
@@ -114,7 +121,7 @@ impl Client {
     /// S3's refusal, or a wrong checksum of what arrived.
     pub fn put_object(&self, key: &str, part: &Part) -> Result<()> {
         let action = || self.bucket.put_object(Some(&self.credentials), key);
-        self.retry("PutObject", key, || {
+        self.retry(|| {
             let answer = self.send("PutObject", key, action(), &Body::Part(part))?;
             self.check_etag("PutObject", key, part, &answer.headers).map(drop)
         })
@@ -126,7 +133,7 @@ impl Client {
     /// S3's refusal.
     pub fn head_object(&self, key: &str) -> Result<Option<u64>> {
         let action = || self.bucket.head_object(Some(&self.credentials), key);
-        let answer = self.retry("HeadObject", key, || self.send("HeadObject", key, action(), &Body::None));
+        let answer = self.retry(|| self.send("HeadObject", key, action(), &Body::None));
         match answer {
             Ok(answer) => {
                 match answer.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok()) {
@@ -147,7 +154,7 @@ impl Client {
         let mut objects = Vec::new();
         let mut token: Option<String> = None;
         loop {
-            let page = self.retry("ListObjectsV2", prefix, || {
+            let page = self.retry(|| {
                 let mut action = self.bucket.list_objects_v2(Some(&self.credentials));
                 action.with_prefix(prefix);
                 if let Some(token) = &token {
@@ -179,8 +186,7 @@ impl Client {
     /// S3's refusal.
     pub fn delete_object(&self, key: &str) -> Result<()> {
         let action = || self.bucket.delete_object(Some(&self.credentials), key);
-        let deleted =
-            self.retry("DeleteObject", key, || self.send("DeleteObject", key, action(), &Body::None));
+        let deleted = self.retry(|| self.send("DeleteObject", key, action(), &Body::None));
         match deleted {
             Err(error) if !error.is_not_found() => Err(error),
             _ => Ok(()),
@@ -189,7 +195,7 @@ impl Client {
 
     fn create_multipart_upload(&self, key: &str) -> Result<String> {
         let name = "CreateMultipartUpload";
-        self.retry(name, key, || {
+        self.retry(|| {
             let action = self.bucket.create_multipart_upload(Some(&self.credentials), key);
             let answer = self.send(name, key, action, &Body::Bytes(b""))?;
             let parsed = CreateMultipartUpload::parse_response(&answer.body)
@@ -201,13 +207,13 @@ impl Client {
     /// Uploads a part and answers with its ETag.
     fn upload_part(&self, key: &str, upload: &str, part: &Part, go_on: impl Fn() -> bool) -> Result<String> {
         let number = u16::try_from(part.number).unwrap_or(u16::MAX);
-        let what = format!("UploadPart {} of {}", part.number, self.place(key));
         let sleep = |wait| self.shutdown.sleep_unless_forced(wait) && go_on();
-        RETRIES.run(&what, sleep, || {
+        let attempt = || {
             let action = self.bucket.upload_part(Some(&self.credentials), key, number, upload);
             let answer = self.send("UploadPart", key, action, &Body::Part(part))?;
             self.check_etag("UploadPart", key, part, &answer.headers)
-        })
+        };
+        self.retries.run(sleep, || attempt().map_err(|error| error.of_part(part.number)))
     }
 
     /// Makes the object out of the parts with these ETags, in their order.
@@ -218,7 +224,7 @@ impl Client {
             self.bucket.complete_multipart_upload(Some(&self.credentials), key, upload, etags)
         };
         let body = CompleteMultipartUpload::body(action());
-        self.retry(name, key, || {
+        self.retry(|| {
             let answer = self.send(name, key, action(), &Body::Bytes(body.as_bytes()))?;
             // S3 may begin a 200 and fail afterwards: the body decides.
             if let Some((code, message)) = error::error_document(&answer.body) {
@@ -238,15 +244,14 @@ impl Client {
     pub fn abort_multipart_upload(&self, key: &str, upload: &str) -> Result<()> {
         let name = "AbortMultipartUpload";
         let action = || self.bucket.abort_multipart_upload(Some(&self.credentials), key, upload);
-        match self.retry(name, key, || self.send(name, key, action(), &Body::None)) {
+        match self.retry(|| self.send(name, key, action(), &Body::None)) {
             Err(error) if !error.is_not_found() => Err(error),
             _ => Ok(()),
         }
     }
 
-    fn retry<T>(&self, operation: &str, key: &str, attempt: impl FnMut() -> Result<T>) -> Result<T> {
-        let sleep = |wait| self.shutdown.sleep_unless_forced(wait);
-        RETRIES.run(&format!("{operation} {}", self.place(key)), sleep, attempt)
+    fn retry<T>(&self, attempt: impl FnMut() -> Result<T>) -> Result<T> {
+        self.retries.run(|wait| self.shutdown.sleep_unless_forced(wait), attempt)
     }
 
     /// Signs and sends one request, and reads the answer to its end, so that the connection can be used
@@ -275,7 +280,7 @@ impl Client {
         }
         let request = request.uri(action.sign(SIGNATURE_VALIDITY).as_str());
         let patience = if operation == "CompleteMultipartUpload" { COMPLETE_TIMEOUT } else { STALL_TIMEOUT };
-        let failed = |problem: ureq::Error| self.error(operation, key, transport_fault(&problem));
+        let failed = |problem: ureq::Error| self.error(operation, key, self.transport_fault(&problem));
 
         let answer = match body {
             Body::None => self.run(request, (), patience),
@@ -334,21 +339,27 @@ impl Client {
     fn error(&self, operation: &'static str, key: &str, fault: Fault) -> S3Error {
         S3Error { operation, place: self.place(key), fault }
     }
-}
 
-/// Says what happened on the way. The signed URL must not get into the text.
-fn transport_fault(problem: &ureq::Error) -> Fault {
-    use std::io::ErrorKind;
-    let (reason, transient) = match problem {
-        // rustls reports a certificate that it does not trust as invalid data: no try will change it.
-        ureq::Error::Io(problem) if problem.kind() == ErrorKind::InvalidData => (problem.to_string(), false),
-        ureq::Error::Io(problem) => (problem.to_string(), true),
-        ureq::Error::Timeout(of) => (format!("no progress in time ({of})"), true),
-        ureq::Error::HostNotFound => ("the host name cannot be resolved".into(), true),
-        ureq::Error::BadUri(_) | ureq::Error::Http(_) => ("the address cannot be requested".into(), false),
-        ureq::Error::BodyExceedsLimit(_) => ("the answer is too long to be S3's".into(), false),
-        ureq::Error::Tls(_) | ureq::Error::Rustls(_) => (problem.to_string(), false),
-        _ => (problem.to_string(), true),
-    };
-    Fault::Unanswered { reason, transient }
+    /// Says what happened on the way, and where to. The signed URL must not get into the text.
+    fn transport_fault(&self, problem: &ureq::Error) -> Fault {
+        use std::io::ErrorKind;
+        let (what, transient) = match problem {
+            // rustls reports a certificate that it does not trust as invalid data: no try will change it.
+            ureq::Error::Io(problem) if problem.kind() == ErrorKind::InvalidData => {
+                let remedy = "SSL_CERT_FILE names the certificate of a private CA";
+                (format!("no trusted connection: {problem}; {remedy}"), false)
+            }
+            ureq::Error::Io(problem) => (problem.to_string(), true),
+            ureq::Error::Timeout(of) => (format!("no progress in time ({of})"), true),
+            ureq::Error::HostNotFound => ("the host name cannot be resolved".into(), true),
+            ureq::Error::BadUri(_) | ureq::Error::Http(_) => {
+                ("the address cannot be requested".into(), false)
+            }
+            ureq::Error::BodyExceedsLimit(_) => ("the answer is too long to be S3's".into(), false),
+            ureq::Error::Tls(_) | ureq::Error::Rustls(_) => (problem.to_string(), false),
+            _ => (problem.to_string(), true),
+        };
+        let endpoint = self.bucket.base_url().origin().ascii_serialization();
+        Fault::Unanswered { reason: format!("{what} (at {endpoint})"), transient }
+    }
 }

@@ -189,9 +189,7 @@ fn upload_parts(client: &Client, shared: &Shared, parts: &Receiver<Part>) -> Res
                 shared.id.get_or_init(|| id)
             }
         };
-        let etag = client
-            .upload_part(&shared.key, id, &part, go_on)
-            .with_context(|| format!("cannot upload part {}", part.number))?;
+        let etag = client.upload_part(&shared.key, id, &part, go_on)?;
         shared.acknowledged.fetch_add(part.length, Ordering::Relaxed);
         etags.push(etag);
     }

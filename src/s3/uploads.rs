@@ -35,7 +35,7 @@ impl Client {
         let mut uploads = Vec::new();
         let mut next: Option<(String, String)> = None;
         loop {
-            let page = self.retry(name, prefix, || {
+            let page = self.retry(|| {
                 // A GET of the empty key addresses the bucket; the query makes it this operation.
                 let mut action = self.bucket.get_object(Some(&self.credentials), "");
                 action.query_mut().insert("uploads", "");

@@ -68,14 +68,20 @@ fn an_idle_daemon_ends_at_once() {
 }
 
 /// A backup whose dump waits in its middle for the file `go`.
-struct Halfway {
-    running: Running,
-    pgkeep: Pgkeep,
+pub struct Halfway {
+    pub running: Running,
+    pub pgkeep: Pgkeep,
     gate: tempfile::TempDir,
     _bin: tempfile::TempDir,
 }
 
-fn halfway(database: &str, s3: &s3::Server) -> Halfway {
+/// Starts a command that backs up at once, and waits for the middle of the dump.
+pub fn halfway(
+    database: &str,
+    s3: &s3::Server,
+    change: impl FnOnce(Pgkeep) -> Pgkeep,
+    command: &str,
+) -> Halfway {
     let gate = tempfile::tempdir().expect("a directory");
     let script = format!(
         r#"$REAL "$@" >{0}/dump; head -c 60000000 {0}/dump; while ! [ -e {0}/go ]; do sleep 0.05; done
@@ -84,12 +90,14 @@ fn halfway(database: &str, s3: &s3::Server) -> Halfway {
     );
     let bin = wrapped_pg_dump(&script);
     let pgkeep = Pgkeep::new(database, s3).with("BACKUP_PG_BIN", bin.path().to_str().expect("UTF-8"));
-    let running = pgkeep.start(&["backup"]);
+    let pgkeep = change(pgkeep);
+    let running = pgkeep.start(&[command]);
     wait_for("the first part", || (!s3.requests("PUT", "partNumber=1").is_empty()).then_some(()));
     Halfway { running, pgkeep, gate, _bin: bin }
 }
 
-fn large(name: &str) -> String {
+/// A database whose backup has several parts.
+pub fn large(name: &str) -> String {
     let server = postgres::server();
     let database = server.database(name);
     server.psql(&database, &noise(34));
@@ -100,7 +108,7 @@ fn large(name: &str) -> String {
 fn a_running_backup_is_finished_after_a_signal() {
     let s3 = s3::Server::start();
     let database = large("finished");
-    let mut halfway = halfway(&database, &s3);
+    let mut halfway = halfway(&database, &s3, |pgkeep| pgkeep, "backup");
     halfway.running.signal(Signal::TERM);
     halfway.running.wait_for_log("SIGTERM: stopping as soon as a running backup is done");
     std::fs::write(halfway.gate.path().join("go"), "").expect("the cue");
@@ -113,7 +121,7 @@ fn a_second_signal_ends_the_backup_at_once_and_leaves_nothing() {
     let database = large("forced");
     for (signal, status) in [(Signal::TERM, 143), (Signal::INT, 130)] {
         let s3 = s3::Server::start();
-        let mut halfway = halfway(&database, &s3);
+        let mut halfway = halfway(&database, &s3, |pgkeep| pgkeep, "backup");
         let children = halfway.running.children();
         assert!(!children.is_empty());
         halfway.running.signal(Signal::TERM);
@@ -124,7 +132,7 @@ fn a_second_signal_ends_the_backup_at_once_and_leaves_nothing() {
         assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
         assert!(s3.objects().is_empty());
         assert_eq!(s3.pending_uploads(), [] as [&str; 0], "{}", halfway.running.log());
-        assert_eq!(halfway.pgkeep.spool.path().read_dir().expect("the spool's directory").count(), 0);
+        assert_eq!(halfway.pgkeep.left_in_spool(), [] as [&str; 0]);
         // The group: the shell around pg_dump, and what it has started.
         for group in children {
             wait_for(format!("the end of process group {group}"), || {

@@ -85,7 +85,8 @@ fn a_wrong_password_is_tried_three_times_and_told() {
     let log = Pgkeep::new(&database, &s3).with("POSTGRES_CONNECTION_STRING", &wrong).fail(&["backup"]).log;
     assert!(log.contains("try 1 of 3 failed") && log.contains("try 2 of 3 failed"), "{log}");
     assert!(log.contains("the next one in"), "{log}");
-    assert!(log.contains("backup failed: cannot reach the database: psql failed"), "{log}");
+    let said = format!("backup failed: cannot reach database \"{database}\": psql failed");
+    assert!(log.contains(&said), "{log}");
     assert!(log.contains("password authentication failed"), "{log}");
     assert!(!log.contains("wrong guess") && !log.contains("wrong%20guess"), "{log}");
     assert_nothing_left(&s3);
@@ -155,9 +156,12 @@ fn an_upload_of_another_size_is_deleted_again_and_told() {
 #[test]
 fn a_spool_that_cannot_be_made_is_told_with_its_place() {
     let (server, s3) = (postgres::server(), s3::Server::start());
-    let log =
-        Pgkeep::new(&server.database("app"), &s3).with("TMPDIR", "/nowhere/at/all").fail(&["backup"]).log;
-    assert!(log.contains("cannot make a temporary file in /nowhere/at/all"), "{log}");
+    // A directory in which not even root makes files; TMPDIR is heard where BACKUP_TEMP_DIR is not set.
+    for name in ["BACKUP_TEMP_DIR", "TMPDIR"] {
+        let pgkeep = Pgkeep::new(&server.database("app"), &s3).without("BACKUP_TEMP_DIR").with(name, "/proc");
+        let log = pgkeep.fail(&["backup"]).log;
+        assert!(log.contains("cannot make a temporary file in /proc"), "{log}");
+    }
     assert_nothing_left(&s3);
 }
 

@@ -10,6 +10,7 @@ mod backup;
 mod configuration;
 mod daemon;
 mod failures;
+mod health;
 mod names_and_secrets;
 mod retention;
 mod s3_faults;

@@ -42,7 +42,7 @@ fn a_server_that_stays_broken_fails_the_backup_and_the_upload_is_aborted() {
     s3.fail(100, "PUT", "partNumber=2", Fault::Answer(503, "SlowDown"));
     let log = pgkeep.fail(&["backup"]).log;
     assert!(log.contains("try 4 of 5 failed"), "{log}");
-    let failure = "backup failed: cannot upload the backup: cannot upload part 2: UploadPart s3://backups/";
+    let failure = "backup failed: cannot upload the backup: UploadPart 2 of s3://backups/";
     assert!(log.contains(failure) && log.contains("503 SlowDown"), "{log}");
     assert_eq!(s3.requests("PUT", "partNumber=2").len(), 5);
     assert!(s3.objects().is_empty());

@@ -47,7 +47,7 @@ impl Pgkeep {
             .with("S3_BUCKET", s3::BUCKET)
             .with("S3_ACCESS_KEY", s3::ACCESS_KEY)
             .with("S3_SECRET_KEY", s3::SECRET_KEY)
-            .with("TMPDIR", &temp)
+            .with("BACKUP_TEMP_DIR", &temp)
             .with("PATH", &std::env::var("PATH").unwrap_or_default())
     }
 
@@ -104,9 +104,15 @@ impl Pgkeep {
         Running { child, lines, reader: Some(reader), _spool: Arc::clone(&self.spool) }
     }
 
+    /// The files in the spool's directory, but for a running daemon's status.
+    pub fn left_in_spool(&self) -> Vec<String> {
+        let entries = self.spool.path().read_dir().expect("the spool's directory");
+        let names = entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"));
+        names.filter(|name| !name.ends_with(".status.json")).collect()
+    }
+
     fn outcome(&self, output: Output) -> Outcome {
-        let left: Vec<_> = self.spool.path().read_dir().expect("the spool's directory").collect();
-        assert!(left.is_empty(), "left in the spool's directory: {left:?}");
+        assert_eq!(self.left_in_spool(), [] as [&str; 0]);
         let outcome = Outcome {
             status: output.status.code().unwrap_or(-1),
             stdout: String::from_utf8(output.stdout).expect("UTF-8"),
