@@ -1,12 +1,18 @@
 # pgkeep: `make demo` shows it at work, `make test` runs every test. Both install what they need.
 
-.PHONY: build test demo bench lint prerequisites clean
+.PHONY: build image test test-docker demo bench lint prerequisites clean
 
 build: ## the binary: target/release/pgkeep
 	cargo build --release --locked
 
+image: ## the container image: pgkeep
+	docker build --network host -t pgkeep .
+
 test: prerequisites ## every test, against a real PostgreSQL and a real S3 server
 	cargo test --locked --all-targets -- --test-threads=8
+
+test-docker: ## the image and docker-compose.yml, where a Docker engine answers
+	tests/docker.sh
 
 demo: prerequisites ## back up, list, prune and restore a database before your eyes
 	cargo build --locked --bin pgkeep --example demo

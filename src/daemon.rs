@@ -78,6 +78,7 @@ struct Daemon<'a> {
 
 impl Daemon<'_> {
     fn tell(&self, next: DateTime<Utc>) {
+        self.status.update(|status| status.next_fire = Some(next));
         if !self.shutdown.requested() {
             info!("next backup at {}", both_times(next));
         }

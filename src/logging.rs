@@ -46,7 +46,9 @@ fn log_trace(trace: &Backtrace) {
     while let Some(line) = lines.next() {
         let place = lines.next_if(|next| next.starts_with("at "));
         let Some((_, function)) = line.split_once(": ") else { continue };
-        if function.contains("pgkeep::") && !["logging::", "anyhow::"].iter().any(|not| function.contains(not)) {
+        if function.contains("pgkeep::")
+            && !["logging::", "anyhow::"].iter().any(|not| function.contains(not))
+        {
             error!("  in {function} {}", place.unwrap_or_default());
         }
     }

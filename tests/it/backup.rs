@@ -8,11 +8,11 @@ use crate::support::postgres::{self, noise, SHOP};
 use crate::support::s3;
 
 /// Restores an object as README says: gunzip and psql.
-pub fn restore(bytes: &[u8], into: &str) {
+pub fn restore(bytes: &[u8], server: &postgres::Server, into: &str) {
     let mut gunzip =
         Command::new("gunzip").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("gunzip");
     let sql = gunzip.stdout.take().unwrap();
-    let psql = postgres::server()
+    let psql = server
         .client("psql", into)
         .args(["-Xq", "-v", "ON_ERROR_STOP=1", "--single-transaction", "-o", "/dev/null"])
         .stdin(sql)
@@ -27,11 +27,15 @@ pub fn restore(bytes: &[u8], into: &str) {
 
 /// The one backup in the bucket restores to what the database is.
 pub fn assert_restores(s3: &s3::Server, database: &str) {
+    assert_restores_on(postgres::server(), s3, database);
+}
+
+/// The same, on a server of the test's own.
+pub fn assert_restores_on(server: &postgres::Server, s3: &s3::Server, database: &str) {
     let backups = s3.backups();
     assert_eq!(backups.len(), 1, "{backups:?}");
-    let server = postgres::server();
     let restored = server.database("restored");
-    restore(&s3.read(&backups[0]), &restored);
+    restore(&s3.read(&backups[0]), server, &restored);
     assert_eq!(server.contents(&restored), server.contents(database));
 }
 

@@ -11,6 +11,7 @@ mod configuration;
 mod daemon;
 mod failures;
 mod health;
+mod majors;
 mod names_and_secrets;
 mod retention;
 mod s3_faults;
