@@ -53,6 +53,7 @@ fn each_problem_names_its_variable_and_a_right_value() {
         ("S3_ADDRESSING_STYLE", "dns", "path nor virtual"),
         ("S3_REGION", "a b", "for example S3_REGION="),
         ("BACKUP_INTERVAL", "0 0 3 * * *", "no field for seconds"),
+        ("BACKUP_INTERVAL", "\"0 3 * * *\"", "quotes around its value"),
         ("BACKUP_RETENTION_DAYS", "0", "from 1"),
         ("BACKUP_RETENTION_DAYS", "7d", "\"7d\""),
         ("BACKUP_RETENTION_DAYS", "-1", "from 1"),

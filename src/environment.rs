@@ -42,7 +42,16 @@ impl Reader<'_> {
                 None
             }
             (Some(value), None) => {
-                value.into_string().map_err(|_| self.problem(name, "is not UTF-8", "")).ok()
+                let value = value.into_string().map_err(|_| self.problem(name, "is not UTF-8", "")).ok()?;
+                let quoted =
+                    |quote: char| value.len() > 1 && value.starts_with(quote) && value.ends_with(quote);
+                if quoted('"') || quoted('\'') {
+                    let remedy =
+                        "take them away (docker run --env-file keeps them, where compose and shells do not)";
+                    self.problem(name, "has quotes around its value", remedy);
+                    return None;
+                }
+                Some(value)
             }
             (None, Some(path)) => match fs::read_to_string(&path) {
                 // The newline that editors and `echo` add; a further one would be part of the value.
