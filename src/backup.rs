@@ -4,7 +4,7 @@
 //! dump's own end marker was seen, gzip closed cleanly and every part was acknowledged with its checksum.
 //! Anything else leaves no object at all.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::Arc;
@@ -13,24 +13,21 @@ use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail, ensure, Context, Result};
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
-use flate2::write::GzEncoder;
-use flate2::Compression;
 use log::{debug, info, warn};
 
 use crate::catalog::{Backup, Catalog, Format};
 use crate::config::Config;
+use crate::gzip::Gzip;
 use crate::postgres::{self, Postgres, Process, Programs};
 use crate::prune;
 use crate::s3::multipart::{self, Upload};
 use crate::s3::{Client, PendingUpload};
 use crate::shutdown::Shutdown;
-use crate::spool::{Part, Spool};
+use crate::spool::{self, Part, Spool};
 use crate::units;
 
-/// gzip's own default.
-const LEVEL: u32 = 6;
-/// A pipe holds 64 KiB; more at a time saves nothing.
-const CHUNK: usize = 64 * 1024;
+/// So many times smaller than its database is a backup, or more; for the warning about the disk.
+const USUAL_RATIO: u64 = 4;
 /// How often a running backup says how far it is.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(30);
 /// An upload of ours that was neither completed nor aborted for so long is nobody's any more.
@@ -69,6 +66,7 @@ pub fn run(config: &Config, s3: &Client, shutdown: &Shutdown) -> Result<Backup> 
         programs.version
     );
     sweep(s3, &catalog, Utc::now());
+    warn_of_full_disk(config, server.database_size);
 
     let progress = Arc::new(Progress::default());
     let reporter = report_progress(Arc::clone(&progress), started)?;
@@ -143,7 +141,7 @@ fn dump_and_upload(
     progress: &Progress,
 ) -> Result<u64> {
     let part_size = multipart::part_size(database_size);
-    let upload = Upload::start(s3, key, Arc::clone(&progress.uploaded), shutdown)?;
+    let upload = Upload::start(s3, key, config.upload_concurrency, Arc::clone(&progress.uploaded), shutdown)?;
     let spool = Spool::create(&config.temp_directory, part_size, upload.parts())?;
     let whole = postgres.dump(programs).and_then(|dump| fill_spool(dump, spool, config, progress)).and_then(
         |whole| match shutdown.forced() {
@@ -166,30 +164,63 @@ fn dump_and_upload(
 
 /// Reads the dump to its end and proves it whole; answers with the last part and the size of all.
 fn fill_spool(mut dump: Process, spool: Spool, config: &Config, progress: &Progress) -> Result<(Part, u64)> {
-    let mut gzip = GzEncoder::new(spool, Compression::new(LEVEL));
+    let written = |problem| explain_write(problem, config, progress);
+    let mut gzip = Gzip::new(spool, config.compression_level, config.threads).map_err(written)?;
     let mut tail = Tail::default();
-    let mut chunk = vec![0; CHUNK];
     loop {
-        let read = match dump.stdout.read(&mut chunk) {
+        let space = gzip.space();
+        let read = match dump.stdout.read(space) {
             Ok(0) => break,
             Ok(read) => read,
             Err(problem) if problem.kind() == io::ErrorKind::Interrupted => continue,
             Err(problem) => return Err(problem).context("cannot read from pg_dump"),
         };
-        gzip.write_all(&chunk[..read]).context("cannot write to the temporary file")?;
-        tail.push(&chunk[..read]);
+        tail.push(&space[..read]);
+        gzip.advance(read).map_err(written)?;
         progress.dumped.fetch_add(read as u64, Ordering::Relaxed);
-        progress.compressed.store(gzip.get_ref().written(), Ordering::Relaxed);
+        progress.compressed.store(gzip.output().written(), Ordering::Relaxed);
     }
     dump.finish().map_err(|failure| explain(failure, config))?;
     ensure!(
         tail.shows_a_whole_dump(),
         "the dump has no end marker although pg_dump reported success: it is not whole"
     );
-    let spool = gzip.finish().context("cannot write to the temporary file")?;
+    let spool = gzip.finish().map_err(written)?;
     let size = spool.written();
     progress.compressed.store(size, Ordering::Relaxed);
     Ok((spool.finish(), size))
+}
+
+/// The whole backup goes to the disk where S3 is slower than the dump.
+fn warn_of_full_disk(config: &Config, database_size: u64) {
+    let need = database_size / USUAL_RATIO;
+    if let Some(free) = spool::free_space(&config.temp_directory).filter(|free| *free < need) {
+        warn!(
+            "the backup may need {} of temporary space, and only {} are free in {}: it will fail there unless S3 \
+             is faster than the dump; BACKUP_TEMP_DIR can name another directory",
+            units::bytes(need),
+            units::bytes(free),
+            config.temp_directory.display()
+        );
+    }
+}
+
+/// Says what a full disk lacked.
+fn explain_write(problem: io::Error, config: &Config, progress: &Progress) -> anyhow::Error {
+    let directory = config.temp_directory.display();
+    let full = matches!(problem.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    let failure = anyhow::Error::from(problem);
+    if !full {
+        return failure.context(format!("cannot write to the temporary file in {directory}"));
+    }
+    let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    let waiting = count(&progress.compressed).saturating_sub(count(&progress.uploaded));
+    let free = spool::free_space(&config.temp_directory).map_or("no".into(), units::bytes);
+    failure.context(format!(
+        "the temporary file in {directory} finds no room: it holds {}, which are not uploaded yet, needs more, and {free} \
+         are free; BACKUP_TEMP_DIR can name another directory",
+        units::bytes(waiting)
+    ))
 }
 
 /// Says in pgkeep's terms what pg_dump calls a statement timeout.

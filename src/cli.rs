@@ -36,9 +36,12 @@ Configuration, by environment variables; NAME_FILE names a file with NAME's valu
   S3_ADDRESSING_STYLE          path or virtual (default: path, for AWS virtual)
   BACKUP_ON_START              false, true or missed: back up at the start as well, or
                                only if a fire time was missed (default: false)
+  S3_UPLOAD_CONCURRENCY        parts uploaded at a time (default: 4)
   BACKUP_RETENTION_DAYS        delete backups older than this (default: keep all)
   BACKUP_LOCK_TIMEOUT          how long to wait for a table's lock (default: 5min)
   BACKUP_PG_BIN                the directory of pg_dump and psql (default: searched)
+  BACKUP_COMPRESSION_LEVEL     1 (fast) to 9 (small) (default: 4)
+  BACKUP_THREADS               threads that compress (default: the processors)
   BACKUP_TEMP_DIR              where the temporary file goes (default: TMPDIR, or /tmp)
   BACKUP_LOG_LEVEL             error, warn, info or debug (default: info)
   TZ                           the schedule's time zone, such as Europe/Berlin

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use crate::secret::{Redactor, Secret, MASK};
 use crate::units;
 
 /// All variables, for the warning about others with pgkeep's own prefix.
-pub const VARIABLES: [&str; 16] = [
+pub const VARIABLES: [&str; 19] = [
     "POSTGRES_CONNECTION_STRING",
     "S3_URL",
     "S3_BUCKET",
@@ -27,11 +28,14 @@ pub const VARIABLES: [&str; 16] = [
     "S3_SECRET_KEY",
     "S3_REGION",
     "S3_ADDRESSING_STYLE",
+    "S3_UPLOAD_CONCURRENCY",
     "BACKUP_INTERVAL",
     "BACKUP_ON_START",
     "BACKUP_RETENTION_DAYS",
     "BACKUP_LOCK_TIMEOUT",
     "BACKUP_PG_BIN",
+    "BACKUP_COMPRESSION_LEVEL",
+    "BACKUP_THREADS",
     "BACKUP_TEMP_DIR",
     "BACKUP_LOG_LEVEL",
     "TZ",
@@ -56,6 +60,12 @@ pub struct Config {
     pub lock_timeout: Duration,
     /// The one place to look for PostgreSQL's clients, where it was given.
     pub client_directory: Option<PathBuf>,
+    /// gzip's level, from 1 (fast) to 9 (small).
+    pub compression_level: u32,
+    /// How many threads compress.
+    pub threads: NonZeroUsize,
+    /// How many parts are uploaded at a time.
+    pub upload_concurrency: NonZeroUsize,
     /// Where the spool and the status file are made.
     pub temp_directory: PathBuf,
     /// What the log shows.
@@ -126,6 +136,9 @@ impl Config {
         let lock_timeout = from.lock_timeout();
         let client_directory = from.client_directory();
         let temp_directory = from.temp_directory();
+        let compression_level = from.compression_level();
+        let threads = from.threads();
+        let upload_concurrency = from.upload_concurrency();
         let (Some((connection, database)), Some(s3), true) = (connection, s3, from.problems.is_empty())
         else {
             return Err(from.problems);
@@ -141,6 +154,9 @@ impl Config {
             retention,
             lock_timeout,
             client_directory,
+            compression_level,
+            threads,
+            upload_concurrency,
             temp_directory,
             log_level,
             time_zone,
@@ -192,6 +208,11 @@ impl Config {
             },
             format!("BACKUP_LOCK_TIMEOUT = {}", units::duration(self.lock_timeout)),
             format!("BACKUP_PG_BIN = {clients}"),
+            format!(
+                "BACKUP_COMPRESSION_LEVEL = {}, BACKUP_THREADS = {}",
+                self.compression_level, self.threads
+            ),
+            format!("S3_UPLOAD_CONCURRENCY = {}", self.upload_concurrency),
             format!("BACKUP_TEMP_DIR = {}", self.temp_directory.display()),
             format!("BACKUP_LOG_LEVEL = {}", self.log_level.as_str().to_lowercase()),
             format!("TZ = {}", self.time_zone.as_deref().unwrap_or("(not set: the system's local time)")),

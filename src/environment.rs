@@ -4,7 +4,9 @@ use std::env;
 use std::ffi::OsString;
 use std::fs;
 use std::io::ErrorKind;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
 use log::LevelFilter;
@@ -17,6 +19,10 @@ use crate::retention::Policy;
 use crate::schedule::Schedule;
 use crate::secret::Secret;
 
+const DEFAULT_COMPRESSION_LEVEL: usize = 4;
+const DEFAULT_UPLOAD_CONCURRENCY: usize = 4;
+/// More than any host needs, and few enough to keep memory small.
+const MOST_THREADS: usize = 64;
 const DEFAULT_LOCK_TIMEOUT: Duration = Duration::from_secs(300);
 /// Where chrono looks for the zones of the tz database.
 const ZONE_DIRECTORIES: [&str; 4] =
@@ -282,6 +288,35 @@ impl Reader<'_> {
             self.problem(name, &what, "for example BACKUP_PG_BIN=/usr/lib/postgresql/17/bin");
         }
         Some(directory)
+    }
+
+    pub fn compression_level(&mut self) -> u32 {
+        let level = self.number("BACKUP_COMPRESSION_LEVEL", DEFAULT_COMPRESSION_LEVEL, 9);
+        u32::try_from(level.get()).expect("at most 9")
+    }
+
+    /// As many as the processors that this process may use, by its affinity and its control group's quota.
+    pub fn threads(&mut self) -> NonZeroUsize {
+        let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        self.number("BACKUP_THREADS", processors.min(MOST_THREADS), MOST_THREADS)
+    }
+
+    pub fn upload_concurrency(&mut self) -> NonZeroUsize {
+        self.number("S3_UPLOAD_CONCURRENCY", DEFAULT_UPLOAD_CONCURRENCY, MOST_THREADS)
+    }
+
+    fn number(&mut self, name: &str, default: usize, most: usize) -> NonZeroUsize {
+        let number = match self.get(name) {
+            Some(text) => {
+                text.trim().parse().ok().filter(|number| (1..=most).contains(number)).unwrap_or_else(|| {
+                    let what = format!("is \"{text}\" and not a whole number from 1 to {most}");
+                    self.problem(name, &what, &format!("for example {name}={default}"));
+                    default
+                })
+            }
+            None => default,
+        };
+        NonZeroUsize::new(number).expect("from 1")
     }
 
     pub fn temp_directory(&mut self) -> PathBuf {

@@ -11,6 +11,7 @@ pub mod config;
 pub mod conninfo;
 pub mod daemon;
 mod environment;
+pub mod gzip;
 pub mod health;
 pub mod list;
 pub mod logging;

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use anyhow::{anyhow, bail, Context, Result};
 use log::{debug, log, Level};
+use rustix::pipe::fcntl_setpipe_size;
 use rustix::process::{kill_process_group, Pid, Signal};
 
 use crate::config::{Config, VARIABLES};
@@ -30,6 +31,8 @@ const LAYOUTS: [(&str, &str); 3] =
     [("/usr/libexec/postgresql", ""), ("/usr/lib/postgresql/", "/bin"), ("/usr/pgsql-", "/bin")];
 /// Majors to look for there.
 const MAJORS: std::ops::RangeInclusive<u32> = 10..=30;
+/// As large as Linux lets everybody have it (/proc/sys/fs/pipe-max-size).
+const PIPE_SIZE: usize = 1 << 20;
 /// An error shows the last lines of a child's messages; the log shows them all.
 const LAST_LINES: usize = 5;
 /// More of a line is not read; shown is less, so that half a password at the end is not shown either.
@@ -148,6 +151,9 @@ impl<'a> Postgres<'a> {
         let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
             unreachable!("both were asked for as pipes");
         };
+        // Larger, the pipe lets the child and this process take turns less often. A container may not be
+        // allowed to.
+        let _ = fcntl_setpipe_size(&stdout, PIPE_SIZE);
         let redactor = self.redactor.clone();
         let messages = thread::Builder::new()
             .name(format!("{name} messages"))

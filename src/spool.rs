@@ -1,17 +1,27 @@
 //! The temp file between compressor and upload: written at one end, read at the other.
 //!
 //! It has no name, so no crash leaves it behind and nobody else can open it. What is written is cut into
-//! parts, and each part's checksum is made on the way, so that a part is read once: into the socket.
+//! parts, and each part's checksum is made on the way, so that a part is read once: into the socket. Behind
+//! each part that is in the bucket a hole is punched: the disk holds what is not uploaded yet.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use log::info;
 use md5::{Digest, Md5};
+use rustix::fs::{fallocate, statvfs, FallocateFlags};
+
+/// The bytes that are free in `directory`; none where the system does not say.
+pub fn free_space(directory: &Path) -> Option<u64> {
+    let system = statvfs(directory).ok()?;
+    Some(system.f_bavail.saturating_mul(system.f_frsize))
+}
 
 /// A piece of the spool that will not change any more.
 #[derive(Clone, Debug)]
@@ -23,12 +33,20 @@ pub struct Part {
     /// Bytes.
     pub length: u64,
     offset: u64,
-    file: Arc<File>,
+    spool: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    file: File,
+    directory: PathBuf,
+    /// Whether it was said that space cannot be given back.
+    only_grows: AtomicBool,
 }
 
 /// The writing end. Parts go to the channel as soon as they are full.
 pub struct Spool {
-    file: Arc<File>,
+    shared: Arc<Shared>,
     part_size: u64,
     full: Sender<Part>,
     part: u32,
@@ -44,7 +62,8 @@ impl Spool {
     pub fn create(directory: &Path, part_size: u64, full: Sender<Part>) -> Result<Self> {
         let file = tempfile::tempfile_in(directory)
             .with_context(|| format!("cannot make a temporary file in {}", directory.display()))?;
-        Ok(Spool { file: Arc::new(file), part_size, full, part: 1, length: 0, md5: Md5::new() })
+        let shared = Shared { file, directory: directory.to_owned(), only_grows: AtomicBool::new(false) };
+        Ok(Spool { shared: Arc::new(shared), part_size, full, part: 1, length: 0, md5: Md5::new() })
     }
 
     /// Ends the writing and hands out the last part, which may be shorter than the others, or empty.
@@ -67,7 +86,7 @@ impl Spool {
             md5: std::mem::take(&mut self.md5).finalize().into(),
             length: self.length,
             offset: self.offset(),
-            file: Arc::clone(&self.file),
+            spool: Arc::clone(&self.shared),
         };
         self.part += 1;
         self.length = 0;
@@ -80,7 +99,7 @@ impl Write for Spool {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let room = usize::try_from(self.part_size - self.length).unwrap_or(usize::MAX);
         let bytes = &bytes[..bytes.len().min(room)];
-        self.file.write_all_at(bytes, self.written())?;
+        self.shared.file.write_all_at(bytes, self.written())?;
         self.md5.update(bytes);
         self.length += bytes.len() as u64;
         if self.length == self.part_size {
@@ -100,6 +119,20 @@ impl Part {
     pub fn reader(&self) -> impl Read + '_ {
         PartReader { part: self, position: 0 }
     }
+
+    /// Gives the part's space back; it cannot be read any more. Not every file system can, and then the file
+    /// simply grows.
+    pub fn release(&self) {
+        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        if let Err(problem) = fallocate(&self.spool.file, hole, self.offset, self.length) {
+            if !self.spool.only_grows.swap(true, Ordering::Relaxed) {
+                info!(
+                    "the temporary file grows to the size of the backup: {} gives no space back ({problem})",
+                    self.spool.directory.display()
+                );
+            }
+        }
+    }
 }
 
 /// Reads exactly one part. A spool that is shorter than it must be is an error: a body that just ended
@@ -116,7 +149,7 @@ impl Read for PartReader<'_> {
         if wanted == 0 {
             return Ok(0);
         }
-        let read = self.part.file.read_at(&mut buffer[..wanted], self.part.offset + self.position)?;
+        let read = self.part.spool.file.read_at(&mut buffer[..wanted], self.part.offset + self.position)?;
         if read == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -128,6 +161,7 @@ impl Read for PartReader<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::MetadataExt;
     use std::sync::mpsc;
 
     #[test]
@@ -158,9 +192,23 @@ mod tests {
         let mut spool = Spool::create(&std::env::temp_dir(), 100, full).unwrap();
         spool.write_all(&[1; 50]).unwrap();
         let part = spool.finish();
-        part.file.set_len(20).unwrap();
+        part.spool.file.set_len(20).unwrap();
         let problem = part.reader().read_to_end(&mut Vec::new()).unwrap_err();
         assert_eq!(problem.kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn a_part_that_is_released_takes_no_space() {
+        let (full, parts) = mpsc::channel();
+        let mut spool = Spool::create(&std::env::temp_dir(), 1 << 20, full).unwrap();
+        spool.write_all(&[7; 3 << 20]).unwrap();
+        let blocks = || spool.shared.file.metadata().unwrap().blocks();
+        let before = blocks();
+        parts.try_iter().take(2).for_each(|part| part.release());
+        if spool.shared.only_grows.load(Ordering::Relaxed) {
+            return;
+        }
+        assert!(blocks() <= before / 2, "{before} and then {}", blocks());
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! An object in parts, uploaded while it is still being made.
 
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{anyhow, bail, Context, Error, Result};
+use anyhow::{bail, ensure, Context, Error, Result};
 use log::warn;
 
 use super::Client;
@@ -21,7 +22,7 @@ const SMALLEST_PART: u64 = 16 << 20;
 /// A database's dump may be larger than the database: indexes go, but text takes more room.
 const GROWTH: u64 = 4;
 
-/// How often the wait for the upload looks for a forced stop.
+/// How often who waits looks for a forced stop, or for a failure elsewhere.
 const TICK: Duration = Duration::from_millis(100);
 /// After a forced stop, a part under way has this long to be given up before the upload is aborted anyway.
 const FORCED_PATIENCE: Duration = Duration::from_millis(500);
@@ -39,7 +40,9 @@ pub struct Upload {
     client: Client,
     shared: Arc<Shared>,
     full: Option<Sender<Part>>,
-    done: Receiver<Result<Vec<String>>>,
+    /// Of each thread, at its end.
+    done: Receiver<Result<Vec<(u32, String)>>>,
+    threads: usize,
     shutdown: Shutdown,
     ended: bool,
 }
@@ -49,36 +52,50 @@ struct Shared {
     key: String,
     /// S3's id; set with the first part.
     id: OnceLock<String>,
+    /// Held by the thread that asks for the id.
+    beginning: Mutex<()>,
     cancelled: AtomicBool,
     /// Bytes that S3 has acknowledged.
     acknowledged: Arc<AtomicU64>,
 }
 
 impl Upload {
-    /// Waits for parts on a thread of its own. S3 hears of it with the first one; `acknowledged` counts
+    /// Waits for parts, on `concurrency` threads. S3 hears of it with the first part; `acknowledged` counts
     /// the bytes that arrived.
     ///
     /// # Errors
-    /// Where the thread cannot be started.
+    /// Where a thread cannot be started.
     pub fn start(
         client: &Client,
         key: &str,
+        concurrency: NonZeroUsize,
         acknowledged: Arc<AtomicU64>,
         shutdown: &Shutdown,
     ) -> Result<Self> {
         let (full, parts) = mpsc::channel();
+        // Held by the threads alone: when they are gone, no part is taken any more.
+        let parts = Arc::new(Mutex::new(parts));
         let (result, done) = mpsc::channel();
         let shared = Arc::new(Shared { key: key.to_owned(), acknowledged, ..Shared::default() });
-        let worker = (client.clone(), Arc::clone(&shared));
-        thread::Builder::new().name("upload".into()).spawn(move || {
-            // Nobody listens any more where the upload was given up.
-            let _ = result.send(upload_parts(&worker.0, &worker.1, &parts));
-        })?;
+        for _ in 0..concurrency.get() {
+            let (client, shared) = (client.clone(), Arc::clone(&shared));
+            let (parts, result) = (Arc::clone(&parts), result.clone());
+            thread::Builder::new().name("upload".into()).spawn(move || {
+                let uploaded = upload_parts(&client, &shared, &parts);
+                if uploaded.is_err() {
+                    // The others need not go on.
+                    shared.cancelled.store(true, Ordering::Relaxed);
+                }
+                // Nobody listens any more where the upload was given up.
+                let _ = result.send(uploaded);
+            })?;
+        }
         Ok(Upload {
             client: client.clone(),
             shared,
             full: Some(full),
             done,
+            threads: concurrency.get(),
             shutdown: shutdown.clone(),
             ended: false,
         })
@@ -102,11 +119,15 @@ impl Upload {
             self.ended = true;
             return Ok(());
         }
+        let parts = if last.length > 0 { last.number } else { last.number - 1 };
         if last.length > 0 && full.send(last).is_err() {
-            // The worker has failed: its result below says why.
+            // All threads have ended: a result below says why.
         }
         drop(full);
-        let etags = self.wait(None)?;
+        let mut etags = self.wait(None)?;
+        etags.sort_unstable();
+        ensure!(etags.iter().map(|(number, _)| *number).eq(1..=parts), "parts of the upload were lost");
+        let etags: Vec<String> = etags.into_iter().map(|(_, etag)| etag).collect();
         let id = self.shared.id.get().expect("a part was uploaded");
         match self.client.complete_multipart_upload(&self.shared.key, id, &etags) {
             // A try may succeed and its answer be lost; the next one then hears that there is no such
@@ -132,7 +153,7 @@ impl Upload {
         self.ended = true;
         self.shared.cancelled.store(true, Ordering::Relaxed);
         self.full = None;
-        // A part that arrives after the abort would stay behind: wait for the worker, unless in a hurry.
+        // A part that arrives after the abort would stay behind: wait for the threads, unless in a hurry.
         let failure = self.wait(Some(FORCED_PATIENCE)).err();
         if let Some(id) = self.shared.id.get() {
             if let Err(error) = self.client.abort_multipart_upload(&self.shared.key, id) {
@@ -142,13 +163,22 @@ impl Upload {
         failure
     }
 
-    /// Waits for the worker's end; after a forced stop only for `patience` more.
-    fn wait(&self, patience: Option<Duration>) -> Result<Vec<String>> {
+    /// Waits for the threads' end; after a forced stop only for `patience` more. Answers with numbers and
+    /// ETags of the parts, or with the first failure.
+    fn wait(&self, patience: Option<Duration>) -> Result<Vec<(u32, String)>> {
         let mut forced_since = None;
-        loop {
+        let mut all = Ok(Vec::new());
+        let mut ended = 0;
+        while ended < self.threads {
             match self.done.recv_timeout(TICK) {
-                Ok(result) => return result,
-                Err(RecvTimeoutError::Disconnected) => bail!("the upload's thread has panicked"),
+                Ok(uploaded) => {
+                    ended += 1;
+                    all = all.and_then(|mut etags| {
+                        etags.extend(uploaded?);
+                        Ok(etags)
+                    });
+                }
+                Err(RecvTimeoutError::Disconnected) => bail!("a thread of the upload has panicked"),
                 Err(RecvTimeoutError::Timeout) => {}
             }
             if self.shutdown.forced().is_some() {
@@ -158,6 +188,7 @@ impl Upload {
                 }
             }
         }
+        all
     }
 }
 
@@ -169,31 +200,46 @@ impl Drop for Upload {
     }
 }
 
-/// Uploads what comes and answers with the ETags in the order of the parts.
-fn upload_parts(client: &Client, shared: &Shared, parts: &Receiver<Part>) -> Result<Vec<String>> {
+/// Uploads what comes, until there is no more or the upload is given up; answers with the numbers and ETags
+/// of its parts.
+fn upload_parts(
+    client: &Client,
+    shared: &Shared,
+    parts: &Mutex<Receiver<Part>>,
+) -> Result<Vec<(u32, String)>> {
     let go_on = || !shared.cancelled.load(Ordering::Relaxed);
     let mut etags = Vec::new();
-    for part in parts {
-        if !go_on() {
-            return Err(anyhow!("the upload was given up"));
-        }
+    while go_on() {
+        let part = parts.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(TICK);
+        let part = match part {
+            Ok(part) => part,
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => break,
+        };
         if u64::from(part.number) > MOST_PARTS {
             bail!(
                 "the backup does not fit 10,000 parts: it is more than four times as large as its database"
             );
         }
-        let id = match shared.id.get() {
-            Some(id) => id,
-            None => {
-                let id = client.create_multipart_upload(&shared.key).context("cannot begin the upload")?;
-                shared.id.get_or_init(|| id)
-            }
-        };
+        let id = shared.id(client)?;
         let etag = client.upload_part(&shared.key, id, &part, go_on)?;
         shared.acknowledged.fetch_add(part.length, Ordering::Relaxed);
-        etags.push(etag);
+        part.release();
+        etags.push((part.number, etag));
     }
     Ok(etags)
+}
+
+impl Shared {
+    /// The upload's id; S3 is asked for it once.
+    fn id(&self, client: &Client) -> Result<&str> {
+        let _one_at_a_time = self.beginning.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.id.get().is_none() {
+            let id = client.create_multipart_upload(&self.key).context("cannot begin the upload")?;
+            self.id.get_or_init(|| id);
+        }
+        Ok(self.id.get().expect("just now set"))
+    }
 }
 
 #[cfg(test)]

@@ -241,6 +241,15 @@ pub const SHOP: &str = r"
         FROM generate_series(1, 5000) n;
 ";
 
+/// About 240 MB of rows as applications have them.
+pub const EVENTS: &str = "
+    CREATE TABLE events AS
+        SELECT n AS id, now() - n * interval '1 second' AS at, md5(n::text) AS session,
+               'visited /products/' || n % 977 || ' from ' || n % 255 || '.0.0.1' AS what
+        FROM generate_series(1, 2400000) n;
+    ALTER TABLE events ADD PRIMARY KEY (id);
+";
+
 /// Rows that do not compress: `megabytes` of them.
 pub fn noise(megabytes: u32) -> String {
     format!(

@@ -1,0 +1,287 @@
+//! gzip on several threads: blocks compressed side by side, put together to one ordinary gzip member.
+//!
+//! As pigz does it: each block begins with the last 32 KiB of the one before as its dictionary and ends with a
+//! sync flush, so that the blocks are one deflate stream (RFC 1951); one header and one trailer (RFC 1952).
+//! A member for each block would be simpler and a trap: a file cut between two members passes `gzip -t`,
+//! and some readers stop behind the first one.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::num::NonZeroUsize;
+use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use flate2::{Compress, Compression, Crc, FlushCompress, Status};
+
+/// Larger blocks cost memory; smaller ones compress worse, and their dictionaries take more time.
+const BLOCK: usize = 256 * 1024;
+/// As far as deflate looks back.
+const DICTIONARY: usize = 32 * 1024;
+/// Room for output is made in such steps; a flush wants more than a few bytes of it.
+const STEP: usize = 64 * 1024;
+/// Deflate, no name, no time, unknown file system.
+const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
+
+/// Compresses what is put into [`Gzip::space`]. Its memory depends on the number of threads alone.
+pub struct Gzip<W> {
+    output: W,
+    jobs: Sender<Job>,
+    /// The blocks that are being compressed, the oldest first.
+    under_way: VecDeque<Receiver<Job>>,
+    most_under_way: usize,
+    /// Buffers to be used again.
+    spare: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The block that is being filled: its dictionary, then its bytes.
+    input: Vec<u8>,
+    dictionary: usize,
+    filled: usize,
+    sum: Crc,
+}
+
+/// A block, and what becomes of it.
+struct Job {
+    input: Vec<u8>,
+    dictionary: usize,
+    filled: usize,
+    last: bool,
+    output: Vec<u8>,
+    sum: Crc,
+    done: Option<Sender<Job>>,
+}
+
+impl<W: Write> Gzip<W> {
+    /// Compresses to `output` at `level` (1 to 9) on so many threads.
+    ///
+    /// # Errors
+    /// Where no thread can be started, or the header cannot be written.
+    pub fn new(mut output: W, level: u32, threads: NonZeroUsize) -> io::Result<Self> {
+        let (jobs, queue) = mpsc::channel();
+        // Only the workers hold the queue: without them, nothing waits in it for ever.
+        let queue = Arc::new(Mutex::new(queue));
+        for _ in 0..threads.get() {
+            let queue = Arc::clone(&queue);
+            thread::Builder::new().name("gzip".into()).spawn(move || work(&queue, level))?;
+        }
+        output.write_all(&HEADER)?;
+        Ok(Gzip {
+            output,
+            jobs,
+            under_way: VecDeque::new(),
+            // The threads stay busy while this one writes what they have done.
+            most_under_way: 2 * threads.get(),
+            spare: Vec::new(),
+            input: vec![0; DICTIONARY + BLOCK],
+            dictionary: 0,
+            filled: 0,
+            sum: Crc::new(),
+        })
+    }
+
+    /// Where the next bytes go, so that nothing need be copied; never empty.
+    pub fn space(&mut self) -> &mut [u8] {
+        &mut self.input[self.filled..]
+    }
+
+    /// Takes the first `count` bytes of [`Gzip::space`].
+    ///
+    /// # Errors
+    /// Those of the output.
+    pub fn advance(&mut self, count: usize) -> io::Result<()> {
+        self.filled += count;
+        if self.filled == self.input.len() {
+            self.submit(false)?;
+        }
+        Ok(())
+    }
+
+    /// The output, for a look at it.
+    pub fn output(&self) -> &W {
+        &self.output
+    }
+
+    /// Ends the stream and answers with the output.
+    ///
+    /// # Errors
+    /// Those of the output.
+    pub fn finish(mut self) -> io::Result<W> {
+        self.submit(true)?;
+        self.most_under_way = 0;
+        self.collect()?;
+        // RFC 1952: the CRC and the length modulo 2^32, both little-endian.
+        self.output.write_all(&self.sum.sum().to_le_bytes())?;
+        self.output.write_all(&self.sum.amount().to_le_bytes())?;
+        Ok(self.output)
+    }
+
+    /// Hands the block to the threads, and begins the next one with its end as the dictionary.
+    fn submit(&mut self, last: bool) -> io::Result<()> {
+        let (mut next, output) =
+            self.spare.pop().unwrap_or_else(|| (vec![0; DICTIONARY + BLOCK], Vec::with_capacity(STEP)));
+        let dictionary = DICTIONARY.min(self.filled);
+        next[..dictionary].copy_from_slice(&self.input[self.filled - dictionary..self.filled]);
+        let (done, result) = mpsc::channel();
+        let job = Job {
+            input: std::mem::replace(&mut self.input, next),
+            dictionary: self.dictionary,
+            filled: self.filled,
+            last,
+            output,
+            sum: Crc::new(),
+            done: Some(done),
+        };
+        (self.dictionary, self.filled) = (dictionary, dictionary);
+        self.jobs.send(job).map_err(|_| panicked())?;
+        self.under_way.push_back(result);
+        self.collect()
+    }
+
+    /// Writes what is done, in order; waits where too much is under way.
+    fn collect(&mut self) -> io::Result<()> {
+        while let Some(oldest) = self.under_way.front() {
+            let job = if self.under_way.len() > self.most_under_way {
+                oldest.recv().map_err(|_| panicked())?
+            } else {
+                match oldest.try_recv() {
+                    Ok(job) => job,
+                    Err(TryRecvError::Empty) => return Ok(()),
+                    Err(TryRecvError::Disconnected) => return Err(panicked()),
+                }
+            };
+            self.under_way.pop_front();
+            self.output.write_all(&job.output)?;
+            self.sum.combine(&job.sum);
+            self.spare.push((job.input, job.output));
+        }
+        Ok(())
+    }
+}
+
+/// The one way for a thread to lose a block.
+fn panicked() -> io::Error {
+    io::Error::other("a thread that compresses has panicked")
+}
+
+fn work(queue: &Mutex<Receiver<Job>>, level: u32) {
+    let mut engine = Compress::new(Compression::new(level), false);
+    loop {
+        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(mut job) = job else { return };
+        compress(&mut engine, &mut job);
+        if let Some(done) = job.done.take() {
+            // Nobody waits for it any more where the backup has failed.
+            let _ = done.send(job);
+        }
+    }
+}
+
+fn compress(engine: &mut Compress, job: &mut Job) {
+    let (dictionary, data) = job.input[..job.filled].split_at(job.dictionary);
+    job.sum.update(data);
+    engine.reset();
+    if !dictionary.is_empty() {
+        engine.set_dictionary(dictionary).expect("a raw stream takes a dictionary at its beginning");
+    }
+    job.output.clear();
+    let flush = if job.last { FlushCompress::Finish } else { FlushCompress::Sync };
+    loop {
+        job.output.reserve(STEP);
+        let taken = usize::try_from(engine.total_in()).expect("less than a block");
+        let status = engine.compress_vec(&data[taken..], &mut job.output, flush);
+        match status.expect("the stream is in order") {
+            Status::StreamEnd => return,
+            // Room is left, so nothing is held back.
+            Status::Ok | Status::BufError if !job.last && job.output.len() < job.output.capacity() => return,
+            Status::Ok | Status::BufError => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flate2::read::GzDecoder;
+    use std::io::Read;
+
+    /// Compresses `data`, in pieces of at most `piece` bytes.
+    fn gzip(data: &[u8], piece: usize, level: u32, threads: usize) -> Vec<u8> {
+        let mut gzip = Gzip::new(Vec::new(), level, NonZeroUsize::new(threads).unwrap()).unwrap();
+        let mut data = data;
+        while !data.is_empty() {
+            let space = gzip.space();
+            let count = space.len().min(piece).min(data.len());
+            space[..count].copy_from_slice(&data[..count]);
+            gzip.advance(count).unwrap();
+            data = &data[count..];
+        }
+        gzip.finish().unwrap()
+    }
+
+    /// The one member, by a decoder that stops behind the first.
+    fn gunzip(file: &[u8]) -> Vec<u8> {
+        let mut decoder = GzDecoder::new(file);
+        let mut data = Vec::new();
+        decoder.read_to_end(&mut data).unwrap();
+        assert!(decoder.into_inner().is_empty(), "something is behind the first member");
+        data
+    }
+
+    /// Half text that repeats itself at all distances, half noise.
+    fn sample(random: &mut fastrand::Rng, length: usize) -> Vec<u8> {
+        let mut data: Vec<u8> = Vec::with_capacity(length + 64);
+        while data.len() < length {
+            match random.u32(0..3) {
+                0 => data.extend_from_slice(
+                    format!("{}\tvisited /products/{}\n", data.len(), random.u8(..)).as_bytes(),
+                ),
+                1 if data.len() > 100 => {
+                    let from = random.usize(0..data.len() - 50);
+                    data.extend_from_within(from..from + 50);
+                }
+                _ => data.extend(std::iter::repeat_with(|| random.u8(..)).take(40)),
+            }
+        }
+        data.truncate(length);
+        data
+    }
+
+    #[test]
+    fn what_is_compressed_is_one_member_that_decompresses_to_the_same() {
+        let mut random = fastrand::Rng::with_seed(11);
+        let all = sample(&mut random, 4 * BLOCK);
+        let first = DICTIONARY + BLOCK;
+        // Around the edges of blocks and dictionaries, then anything.
+        let edges = [0, 1, DICTIONARY, BLOCK, first, first + BLOCK, first + 2 * BLOCK];
+        let around = edges.into_iter().flat_map(|edge| [edge.saturating_sub(1), edge, edge + 1]);
+        let anything: Vec<usize> = (0..40).map(|_| random.usize(0..all.len())).collect();
+        for length in around.chain(anything) {
+            let (piece, level, threads) = (random.usize(1..300_000), random.u32(1..=9), random.usize(1..=4));
+            let data = &all[..length];
+            let file = gzip(data, piece, level, threads);
+            assert!(gunzip(&file) == data, "{length} bytes, by {piece}, level {level}, {threads} threads");
+        }
+    }
+
+    #[test]
+    fn a_failing_output_is_an_error() {
+        struct Full(usize);
+        impl Write for Full {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0 = self.0.checked_sub(bytes.len()).ok_or(io::ErrorKind::StorageFull)?;
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut gzip = Gzip::new(Full(300_000), 6, NonZeroUsize::MIN).unwrap();
+        let mut random = fastrand::Rng::with_seed(3);
+        let failure = (0..1000).find_map(|_| {
+            let space = gzip.space();
+            random.fill(space);
+            let count = space.len();
+            gzip.advance(count).err()
+        });
+        assert_eq!(failure.expect("a failure").kind(), io::ErrorKind::StorageFull);
+    }
+}
