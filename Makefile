@@ -18,8 +18,10 @@ demo: prerequisites ## back up, list, prune and restore a database before your e
 	cargo build --locked --bin pgkeep --example demo
 	./target/debug/examples/demo
 
-bench: prerequisites ## peak memory on a database of 600 MB, and the proof that it restores
-	cargo bench --locked --bench memory
+bench: prerequisites ## pgkeep beside what people use today, and its gzip beside others
+	@.ci/prerequisites peers
+	cargo bench --locked --bench compare
+	cargo bench --locked --bench gzip
 
 lint:
 	cargo fmt --check

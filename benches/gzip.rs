@@ -1,4 +1,4 @@
-//! `make bench-gzip`: pgkeep's gzip against flate2's encoder, gzip and pigz, on what pg_dump writes of a database
+//! `make bench`: pgkeep's gzip against flate2's encoder, gzip and pigz, on what pg_dump writes of a database
 //! with rows as applications have them. Medians of five, and everything as a ratio to gzip -6.
 
 #[path = "../tests/support/mod.rs"]

@@ -3,9 +3,6 @@
 
 mod support;
 
-use std::io::Write;
-use std::process::{Command, Stdio};
-
 use rustix::process::Signal;
 use support::pgkeep::{Outcome, Pgkeep};
 use support::postgres::{self, SHOP};
@@ -59,7 +56,7 @@ fn main() {
     say("The newest backup, restored without pgkeep: gunzip | psql");
     let newest = s3.backups().pop().expect("a backup");
     server.create_database("restored");
-    restore(&s3.read(&newest), "restored");
+    server.restore(&s3.path(&newest), "restored");
     let (source, restored) = (server.contents(DATABASE), server.contents("restored"));
     show(&format!("{newest} is now the database \"restored\":\n{}", restored.0));
     assert_eq!(source, restored, "the restored database is not the source");
@@ -86,18 +83,4 @@ fn objects(s3: &s3::Server) {
     for (key, size) in s3.objects() {
         println!("   {size:>8} bytes  s3://{}/{key}", s3::BUCKET);
     }
-}
-
-fn restore(bytes: &[u8], database: &str) {
-    let mut gunzip =
-        Command::new("gunzip").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("gunzip");
-    let sql = gunzip.stdout.take().expect("its output");
-    let mut psql = postgres::server()
-        .client("psql", database)
-        .args(["-Xq", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null"])
-        .stdin(sql)
-        .spawn()
-        .expect("psql");
-    gunzip.stdin.take().expect("its input").write_all(bytes).expect("gunzip reads");
-    assert!(gunzip.wait().expect("gunzip").success() && psql.wait().expect("psql").success(), "the restore");
 }

@@ -1,29 +1,8 @@
 //! The main path: what is backed up can be restored without pgkeep.
 
-use std::io::Write;
-use std::process::{Command, Stdio};
-
 use crate::support::pgkeep::Pgkeep;
 use crate::support::postgres::{self, noise, SHOP};
 use crate::support::s3;
-
-/// Restores an object as README says: gunzip and psql.
-pub fn restore(bytes: &[u8], server: &postgres::Server, into: &str) {
-    let mut gunzip =
-        Command::new("gunzip").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("gunzip");
-    let sql = gunzip.stdout.take().unwrap();
-    let psql = server
-        .client("psql", into)
-        .args(["-Xq", "-v", "ON_ERROR_STOP=1", "--single-transaction", "-o", "/dev/null"])
-        .stdin(sql)
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("psql");
-    gunzip.stdin.take().unwrap().write_all(bytes).expect("gunzip reads");
-    assert!(gunzip.wait().unwrap().success(), "gunzip");
-    let output = psql.wait_with_output().unwrap();
-    assert!(output.status.success(), "psql: {}", String::from_utf8_lossy(&output.stderr));
-}
 
 /// The one backup in the bucket restores to what the database is.
 pub fn assert_restores(s3: &s3::Server, database: &str) {
@@ -35,7 +14,7 @@ pub fn assert_restores_on(server: &postgres::Server, s3: &s3::Server, database: 
     let backups = s3.backups();
     assert_eq!(backups.len(), 1, "{backups:?}");
     let restored = server.database("restored");
-    restore(&s3.read(&backups[0]), server, &restored);
+    server.restore(&s3.path(&backups[0]), &restored);
     assert_eq!(server.contents(&restored), server.contents(database));
 }
 

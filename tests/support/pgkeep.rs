@@ -64,7 +64,8 @@ impl Pgkeep {
         self
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    /// A command of pgkeep's with this configuration, and nothing else in its environment.
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(binary());
         command.args(arguments).env_clear().envs(self.variables.iter().cloned()).stdin(Stdio::null());
         command

@@ -174,7 +174,9 @@ impl Server {
 
     /// One of PostgreSQL's programs, connected as the superuser.
     pub fn client(&self, program: &str, database: &str) -> Command {
-        let mut command = Command::new(self.bin.join(program));
+        // A program that is not PostgreSQL's is the system's.
+        let own = self.bin.join(program);
+        let mut command = Command::new(if own.exists() { &own } else { Path::new(program) });
         command
             .env("PGHOST", "127.0.0.1")
             .env("PGPORT", self.port.to_string())
@@ -183,6 +185,24 @@ impl Server {
             .env("PGDATABASE", database)
             .env("PGCONNECT_TIMEOUT", "10");
         command
+    }
+
+    /// Restores a plain backup as README says: gunzip and psql.
+    pub fn restore(&self, backup: &Path, into: &str) {
+        let mut gunzip = Command::new("gunzip")
+            .arg("-c")
+            .stdin(fs::File::open(backup).expect("the backup"))
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("gunzip");
+        let psql = self
+            .client("psql", into)
+            .args(["-Xq", "-v", "ON_ERROR_STOP=1", "--single-transaction", "-o", "/dev/null"])
+            .stdin(gunzip.stdout.take().expect("its output"))
+            .output()
+            .expect("psql");
+        assert!(gunzip.wait().expect("gunzip").success(), "gunzip");
+        assert!(psql.status.success(), "psql: {}", String::from_utf8_lossy(&psql.stderr));
     }
 
     /// Every table with its number of rows, and the whole as pg_dump writes it.

@@ -123,9 +123,11 @@ impl Server {
         self.objects().into_keys().filter(|key| key.ends_with(".sql.gz")).collect()
     }
 
-    /// An object's bytes.
-    pub fn read(&self, key: &str) -> Vec<u8> {
-        fs::read(self.path(key)).expect("the object")
+    /// Deletes every object, behind the server's back.
+    pub fn clear(&self) {
+        let root = self.directory.path().join(BUCKET);
+        fs::remove_dir_all(&root).expect("the bucket");
+        fs::create_dir(&root).expect("the bucket");
     }
 
     /// The file that holds an object.
