@@ -184,6 +184,11 @@ mod tests {
             (500, code("InternalError"), true),
             (503, code("SlowDown"), true),
             (429, String::new(), true),
+            // The status alone decides where a proxy answers.
+            (500, String::new(), true),
+            (502, "<html>Bad gateway".into(), true),
+            (504, String::new(), true),
+            (403, String::new(), false),
             (200, code("InternalError"), true),
             (400, code("RequestTimeout"), true),
             (400, code("BadDigest"), true),

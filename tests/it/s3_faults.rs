@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use chrono::{SecondsFormat, TimeDelta, Utc};
+
 use crate::backup::assert_restores;
 use crate::support::pgkeep::Pgkeep;
 use crate::support::postgres::{self, noise, SHOP};
@@ -50,6 +52,18 @@ fn a_server_that_stays_broken_fails_the_backup_and_the_upload_is_aborted() {
 }
 
 #[test]
+fn a_server_that_asks_for_time_gets_it() {
+    let s3 = s3::Server::start();
+    let (_, pgkeep) = shop(&s3);
+    // More than the first wait would be.
+    s3.fail(1, "PUT", "", Fault::SlowDown(2));
+    let started = Instant::now();
+    let log = pgkeep.succeed(&["backup"]).log;
+    assert!(log.contains("503 SlowDown: the test's own fault; the next one in 2.0 s"), "{log}");
+    assert!(started.elapsed().as_secs() >= 2);
+}
+
+#[test]
 fn what_cannot_change_is_not_tried_again() {
     let s3 = s3::Server::start();
     let (_, pgkeep) = shop(&s3);
@@ -74,9 +88,12 @@ fn a_connection_cut_inside_a_part_is_tried_again() {
 fn a_part_that_arrives_changed_is_sent_again() {
     let s3 = s3::Server::start();
     let (database, pgkeep) = large(&s3);
+    // S3 sees it by the Content-MD5; a server that ignores that one is seen through by its ETag.
     s3.fail(1, "PUT", "partNumber=1", Fault::WrongEtag);
+    s3.fail(1, "PUT", "partNumber=2", Fault::ChangeBody);
     let log = pgkeep.succeed(&["backup"]).log;
     assert!(log.contains("S3 stored other bytes than were sent"), "{log}");
+    assert!(log.contains("UploadPart 2 of s3://") && log.contains("400 BadDigest"), "{log}");
     assert_restores(&s3, &database);
 }
 
@@ -129,17 +146,21 @@ fn uploads_that_a_crash_left_behind_are_swept_after_a_day() {
     let server = postgres::server();
     server.create_database("swept");
     // This server cannot list uploads, so the list is the test's: stale, fresh, and two strangers'.
-    let list = "<ListMultipartUploadsResult>
+    let [stale, fresh] = [25, 23]
+        .map(|hours| (Utc::now() - TimeDelta::hours(hours)).to_rfc3339_opts(SecondsFormat::Millis, true));
+    let list = format!(
+        "<ListMultipartUploadsResult>
         <Upload><Key>swept/swept_2026-01-01_00-00-00.sql.gz</Key><UploadId>stale</UploadId>
-            <Initiated>2026-01-01T00:00:00.000Z</Initiated></Upload>
-        <Upload><Key>swept/swept_2099-01-01_00-00-00.sql.gz</Key><UploadId>fresh</UploadId>
-            <Initiated>2099-01-01T00:00:00.000Z</Initiated></Upload>
+            <Initiated>{stale}</Initiated></Upload>
+        <Upload><Key>swept/swept_2026-01-02_00-00-00.sql.gz</Key><UploadId>fresh</UploadId>
+            <Initiated>{fresh}</Initiated></Upload>
         <Upload><Key>swept/swept_video.mp4</Key><UploadId>stranger</UploadId>
-            <Initiated>2026-01-01T00:00:00.000Z</Initiated></Upload>
+            <Initiated>{stale}</Initiated></Upload>
         <Upload><Key>swept2/swept2_2026-01-01_00-00-00.sql.gz</Key><UploadId>other</UploadId>
-            <Initiated>2026-01-01T00:00:00.000Z</Initiated></Upload>
-        </ListMultipartUploadsResult>";
-    s3.fail(1, "GET", "uploads=", Fault::Document(list));
+            <Initiated>{stale}</Initiated></Upload>
+        </ListMultipartUploadsResult>"
+    );
+    s3.fail(1, "GET", "uploads=", Fault::Document(list.leak()));
     s3.fail(9, "DELETE", "uploadId=", Fault::Answer(404, "NoSuchUpload"));
     let log = Pgkeep::new("swept", &s3).succeed(&["backup"]).log;
     let aborted = s3.requests("DELETE", "uploadId=");

@@ -1,5 +1,5 @@
-//! A real S3 server on a free port: the crate `s3s-fs`, which checks signatures, behind a door that can be
-//! told to fail, the way networks and providers do.
+//! A real S3 server on a free port: the crate `s3s-fs`, which checks signatures, behind a door that adds
+//! the checks of S3 that it lacks, and that can be told to fail, the way networks and providers do.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,14 +8,17 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use base64::prelude::{Engine, BASE64_STANDARD};
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
-use hyper::header::{HeaderValue, ETAG};
+use hyper::body::{Body, Incoming};
+use hyper::header::{HeaderValue, ETAG, RETRY_AFTER};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
+use md5::{Digest, Md5};
+use roxmltree::{Document, Node};
 use s3s::auth::SimpleAuth;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use tempfile::TempDir;
@@ -26,11 +29,18 @@ pub const ACCESS_KEY: &str = "AKIATESTKEY";
 pub const SECRET_KEY: &str = "S3-SECRET/with+signs=and-so-on";
 pub const BUCKET: &str = "backups";
 
+/// From this size on a refusal does not wait for the body.
+const LARGE_BODY: u64 = 64 * 1024;
+
 /// What the door does with a request instead of letting it through.
 #[derive(Clone, Copy, Debug)]
 pub enum Fault {
     /// Answers with this status and an S3 error of this code; the request does not reach the server.
     Answer(u16, &'static str),
+    /// Answers 503 and asks to come back after so many seconds.
+    SlowDown(u64),
+    /// Changes the body on its way.
+    ChangeBody,
     /// Reads a part of the body, then closes the connection.
     CutInBody,
     /// Lets it through, then loses the answer and closes the connection.
@@ -56,6 +66,8 @@ struct Door {
     traps: Mutex<Vec<Trap>>,
     /// Method, path and query of each request, in their order; without the signature.
     seen: Mutex<Vec<String>>,
+    /// The ETag that each part was acknowledged with, by upload and number.
+    etags: Mutex<BTreeMap<(String, String), String>>,
 }
 
 /// The server. It ends, and its files go, when this is dropped.
@@ -182,11 +194,17 @@ async fn answer(
     };
     match fault {
         Some(Fault::Answer(status, code)) => {
-            let xml = format!("<Error><Code>{code}</Code><Message>the test's own fault</Message></Error>");
-            // The body is read, so that the connection stays usable.
+            // A small body is read, so that the connection stays usable; for a large one S3 does not wait.
+            if request.body().size_hint().lower() < LARGE_BODY {
+                let _ = request.into_body().collect().await;
+            }
+            return Ok(refusal(status, code));
+        }
+        Some(Fault::SlowDown(seconds)) => {
             let _ = request.into_body().collect().await;
-            let response = Response::builder().status(status).body(s3s::Body::from(Bytes::from(xml)));
-            return Ok(response.expect("a response"));
+            let mut response = refusal(503, "SlowDown");
+            response.headers_mut().insert(RETRY_AFTER, seconds.into());
+            return Ok(response);
         }
         Some(Fault::CutInBody) => {
             let mut body = request.into_body();
@@ -199,9 +217,23 @@ async fn answer(
             return Ok(Response::new(s3s::Body::from(Bytes::from_static(xml.as_bytes()))));
         }
         Some(Fault::Hold(time)) => tokio::time::sleep(time).await,
-        Some(Fault::LoseAnswer | Fault::WrongEtag) | None => {}
+        Some(Fault::LoseAnswer | Fault::WrongEtag | Fault::ChangeBody) | None => {}
     }
-    let answer = service.call(request.map(s3s::Body::from)).await;
+    let (head, body) = request.into_parts();
+    let mut body = body.collect().await.map_err(io::Error::other)?.to_bytes().to_vec();
+    if let (Some(Fault::ChangeBody), Some(byte)) = (fault, body.first_mut()) {
+        *byte ^= 1;
+    }
+    if let Some(code) = door.objection(&told, head.headers.get("content-md5"), &body) {
+        return Ok(refusal(400, code));
+    }
+    let answer = service.call(Request::from_parts(head, s3s::Body::from(Bytes::from(body)))).await;
+    if let (Some(part), Ok(answer)) = (parameter(&told, "partNumber"), &answer) {
+        if let Some(etag) = answer.headers().get(ETAG).and_then(|etag| etag.to_str().ok()) {
+            let upload = parameter(&told, "uploadId").expect("the upload's id");
+            door.etags.lock().unwrap().insert((upload.into(), part.into()), etag.into());
+        }
+    }
     match (fault, answer) {
         (Some(Fault::LoseAnswer), _) => Err(io::ErrorKind::ConnectionAborted.into()),
         (Some(Fault::WrongEtag), Ok(mut answer)) => {
@@ -211,4 +243,41 @@ async fn answer(
         }
         (_, answer) => answer.map_err(|problem| io::Error::other(format!("{problem:?}"))),
     }
+}
+
+impl Door {
+    /// The code of the error that S3 itself would answer with, where `s3s-fs` lets a request through: every
+    /// body needs its Content-MD5, and an object is made of parts as they were acknowledged.
+    fn objection(&self, told: &str, md5: Option<&HeaderValue>, body: &[u8]) -> Option<&'static str> {
+        if !told.starts_with("PUT") && !told.starts_with("POST") {
+            return None;
+        }
+        let Some(md5) = md5 else { return Some("InvalidRequest") };
+        if md5.as_bytes() != BASE64_STANDARD.encode(Md5::digest(body)).as_bytes() {
+            return Some("BadDigest");
+        }
+        let upload = parameter(told, "uploadId").filter(|_| told.starts_with("POST"))?;
+        let text = String::from_utf8_lossy(body);
+        let Ok(document) = Document::parse(&text) else { return Some("MalformedXML") };
+        let etags = self.etags.lock().unwrap();
+        let as_acknowledged = |part: Node<'_, '_>| {
+            let text = |name| part.children().find(|child| child.has_tag_name(name))?.text();
+            let number = text("PartNumber").unwrap_or_default();
+            etags.get(&(upload.into(), number.into())).is_some_and(|etag| text("ETag") == Some(etag))
+        };
+        let mut parts = document.descendants().filter(|node| node.has_tag_name("Part"));
+        (!parts.all(as_acknowledged)).then_some("InvalidPart")
+    }
+}
+
+/// The value of a parameter of the query.
+fn parameter<'a>(told: &'a str, name: &str) -> Option<&'a str> {
+    told.split(['?', '&']).find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+}
+
+/// An answer of S3 that says no.
+fn refusal(status: u16, code: &str) -> Response<s3s::Body> {
+    let xml = format!("<Error><Code>{code}</Code><Message>the test's own fault</Message></Error>");
+    let response = Response::builder().status(status).body(s3s::Body::from(Bytes::from(xml)));
+    response.expect("a response")
 }
