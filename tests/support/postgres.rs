@@ -14,8 +14,9 @@ use std::sync::OnceLock;
 
 use super::{free_port, wait_for};
 
-/// The superuser's password; every other test of passwords makes a role of its own.
-pub const PASSWORD: &str = "superuser's secret";
+/// The superuser's password; every other test of passwords makes a role of its own. Without a character
+/// that any form of a connection string escapes, so that it is found wherever it leaks.
+pub const PASSWORD: &str = "superusers-secret";
 
 /// Characters that mean something in a URI, in a keyword/value string, in a shell or in SQL.
 pub const HARD_PASSWORD: &str = r#"@:/?#%&='"\ "#;
