@@ -154,6 +154,14 @@ fn an_upload_of_another_size_is_deleted_again_and_told() {
 }
 
 #[test]
+fn an_upload_that_is_not_there_afterwards_is_told() {
+    let (server, s3) = (postgres::server(), s3::Server::start());
+    s3.fail(1, "HEAD", "", Fault::Answer(404, "NoSuchKey"));
+    let log = Pgkeep::new(&server.database("app"), &s3).fail(&["backup"]).log;
+    assert!(log.contains("S3 acknowledged the upload of s3://") && log.contains("does not have it"), "{log}");
+}
+
+#[test]
 fn a_spool_that_cannot_be_made_is_told_with_its_place() {
     let (server, s3) = (postgres::server(), s3::Server::start());
     // A directory in which not even root makes files; TMPDIR is heard where BACKUP_TEMP_DIR is not set.

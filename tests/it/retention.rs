@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::support::pgkeep::Pgkeep;
-use crate::support::postgres;
+use crate::support::postgres::{self, wrapped_pg_dump};
 use crate::support::s3::{self, Fault};
 
 #[test]
@@ -26,7 +26,16 @@ fn among_1500_objects_only_the_expired_backups_of_this_database_go() {
         strangers.insert(format!("b/{database}/{database}_2021-01-01_00-00-00.sql.gz.{n}"));
         strangers.insert(format!("{database}/{database}_2021-01-01_00-00-{:02}.sql.gz", n % 60));
     }
-    for stranger in ["_latest.sql.gz", "_2021-13-01_00-00-00.sql.gz", "_2021-01-01.sql.gz", "_notes.txt"] {
+    for stranger in [
+        "_latest.sql.gz",
+        "_notes.txt",
+        "_2021-01-01.sql.gz",
+        "_2021-13-01_00-00-00.sql.gz",
+        "_2021-01-01_00-00-60.sql.gz",
+        "_2021-1-01_00-00-00.sql.gz",
+        "2_2021-01-01_00-00-00.sql.gz",
+        "_x/app_x_2021-01-01_00-00-00.sql.gz",
+    ] {
         strangers.insert(format!("b/{database}/{database}{stranger}"));
     }
     for planted in expired.iter().chain(&strangers) {
@@ -51,11 +60,20 @@ fn among_1500_objects_only_the_expired_backups_of_this_database_go() {
 
 #[test]
 fn nothing_is_deleted_after_a_failed_backup() {
-    let s3 = s3::Server::start();
-    s3.plant("no_such/no_such_2020-01-01_00-00-00.sql.gz", b"x");
-    s3.plant("no_such/no_such_2020-01-02_00-00-00.sql.gz", b"x");
-    Pgkeep::new("no_such", &s3).with("BACKUP_RETENTION_DAYS", "1").fail(&["backup"]);
-    assert_eq!(s3.objects().len(), 2);
+    let (server, s3) = (postgres::server(), s3::Server::start());
+    let database = server.database("app");
+    let planted = ["01", "02"].map(|day| format!("{database}/{database}_2020-01-{day}_00-00-00.sql.gz"));
+    planted.iter().for_each(|key| s3.plant(key, b"x"));
+    let pgkeep = || Pgkeep::new(&database, &s3).with("BACKUP_RETENTION_DAYS", "1");
+    // Before the dump, in it, at its upload and behind that.
+    pgkeep().with("POSTGRES_CONNECTION_STRING", "host=/nowhere dbname=app").fail(&["backup"]);
+    let broken = wrapped_pg_dump("exit 1");
+    pgkeep().with("BACKUP_PG_BIN", broken.path().to_str().expect("UTF-8")).fail(&["backup"]);
+    for method in ["PUT", "HEAD"] {
+        s3.fail(1, method, "", Fault::Answer(403, "AccessDenied"));
+        pgkeep().fail(&["backup"]);
+    }
+    assert!(planted.iter().all(|key| s3.path(key).exists()), "{:?}", s3.objects());
     assert!(s3.requests("DELETE", "").is_empty());
 }
 
