@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use chrono::Utc;
 use rustix::process::{test_kill_process_group, Pid, Signal};
 
 use crate::backup::assert_restores;
 use crate::support::pgkeep::{Pgkeep, Running};
-use crate::support::postgres::{self, noise, wrapped_pg_dump, SHOP};
+use crate::support::postgres::{self, noise, PausedDump, SHOP};
 use crate::support::s3::{self, Fault};
 use crate::support::wait_for;
 
@@ -31,6 +32,24 @@ fn the_schedule_fires_and_a_failed_run_does_not_stop_the_next() {
     running.signal(Signal::TERM);
     assert_eq!(running.wait(), 0);
     assert_restores(&s3, &database);
+}
+
+#[test]
+fn a_fire_time_that_passes_during_a_run_is_skipped_and_told() {
+    let (server, s3) = (postgres::server(), s3::Server::start());
+    let dump = PausedDump::new("");
+    let mut running = Pgkeep::new(&server.database("slow"), &s3)
+        .with("BACKUP_INTERVAL", "* * * * *")
+        .with("BACKUP_PG_BIN", dump.bin())
+        .start(&[]);
+    let fired = running.wait_for_log("scheduled backup of");
+    wait_for("the next minute", || (Utc::now().format("%M").to_string() != fired[14..16]).then_some(()));
+    dump.go_on();
+    running.wait_for_log("skipped 1 fire time that passed while the backup ran: ");
+    assert_eq!(running.log().matches("scheduled backup of").count(), 1, "{}", running.log());
+    running.signal(Signal::TERM);
+    assert_eq!(running.wait(), 0);
+    assert_eq!(s3.backups().len(), 1);
 }
 
 #[test]
@@ -67,33 +86,20 @@ fn an_idle_daemon_ends_at_once() {
     }
 }
 
-/// A backup whose dump waits in its middle for the file `go`.
-pub struct Halfway {
-    pub running: Running,
-    pub pgkeep: Pgkeep,
-    gate: tempfile::TempDir,
-    _bin: tempfile::TempDir,
+/// A backup whose dump has stopped in its middle, with a part on its way.
+struct Halfway {
+    running: Running,
+    pgkeep: Pgkeep,
+    dump: PausedDump,
 }
 
-/// Starts a command that backs up at once, and waits for the middle of the dump.
-pub fn halfway(
-    database: &str,
-    s3: &s3::Server,
-    change: impl FnOnce(Pgkeep) -> Pgkeep,
-    command: &str,
-) -> Halfway {
-    let gate = tempfile::tempdir().expect("a directory");
-    let script = format!(
-        r#"$REAL "$@" >{0}/dump; head -c 60000000 {0}/dump; while ! [ -e {0}/go ]; do sleep 0.05; done
-           tail -c +60000001 {0}/dump"#,
-        gate.path().display()
-    );
-    let bin = wrapped_pg_dump(&script);
-    let pgkeep = Pgkeep::new(database, s3).with("BACKUP_PG_BIN", bin.path().to_str().expect("UTF-8"));
-    let pgkeep = change(pgkeep);
-    let running = pgkeep.start(&[command]);
+fn halfway(database: &str, s3: &s3::Server, first: &str) -> Halfway {
+    let dump = PausedDump::new(first);
+    let pgkeep = Pgkeep::new(database, s3).with("BACKUP_PG_BIN", dump.bin());
+    let running = pgkeep.start(&["backup"]);
+    dump.wait();
     wait_for("the first part", || (!s3.requests("PUT", "partNumber=1").is_empty()).then_some(()));
-    Halfway { running, pgkeep, gate, _bin: bin }
+    Halfway { running, pgkeep, dump }
 }
 
 /// A database whose backup has several parts.
@@ -108,20 +114,24 @@ pub fn large(name: &str) -> String {
 fn a_running_backup_is_finished_after_a_signal() {
     let s3 = s3::Server::start();
     let database = large("finished");
-    let mut halfway = halfway(&database, &s3, |pgkeep| pgkeep, "backup");
+    let mut halfway = halfway(&database, &s3, "");
     halfway.running.signal(Signal::TERM);
     halfway.running.wait_for_log("SIGTERM: stopping as soon as a running backup is done");
-    std::fs::write(halfway.gate.path().join("go"), "").expect("the cue");
+    // What is tried again at other times is tried again now, too.
+    s3.fail(1, "POST", "uploadId=", Fault::Answer(503, "SlowDown"));
+    halfway.dump.go_on();
     assert_eq!(halfway.running.wait(), 0, "{}", halfway.running.log());
+    assert!(halfway.running.log().contains("try 1 of 5 failed: CompleteMultipartUpload"));
     assert_restores(&s3, &database);
 }
 
 #[test]
 fn a_second_signal_ends_the_backup_at_once_and_leaves_nothing() {
     let database = large("forced");
-    for (signal, status) in [(Signal::TERM, 143), (Signal::INT, 130)] {
+    // The second dump does not listen.
+    for (signal, status, first) in [(Signal::TERM, 143, ""), (Signal::INT, 130, "trap '' TERM")] {
         let s3 = s3::Server::start();
-        let mut halfway = halfway(&database, &s3, |pgkeep| pgkeep, "backup");
+        let mut halfway = halfway(&database, &s3, first);
         let children = halfway.running.children();
         assert!(!children.is_empty());
         halfway.running.signal(Signal::TERM);
@@ -140,6 +150,24 @@ fn a_second_signal_ends_the_backup_at_once_and_leaves_nothing() {
             });
         }
     }
+}
+
+#[test]
+fn a_dump_that_ends_well_after_the_second_signal_is_not_uploaded_any_more() {
+    let (server, s3) = (postgres::server(), s3::Server::start());
+    let database = server.database("late");
+    let dump = PausedDump::new("trap '' TERM");
+    let mut running = Pgkeep::new(&database, &s3).with("BACKUP_PG_BIN", dump.bin()).start(&["backup"]);
+    dump.wait();
+    running.signal(Signal::TERM);
+    running.wait_for_log("stopping");
+    running.signal(Signal::TERM);
+    running.wait_for_log("second signal");
+    // Within the second before it is killed.
+    dump.go_on();
+    assert_eq!(running.wait(), 143, "{}", running.log());
+    assert!(s3.requests("PUT", "").is_empty(), "{}", running.log());
+    assert!(s3.objects().is_empty());
 }
 
 #[test]

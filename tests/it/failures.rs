@@ -1,9 +1,9 @@
 //! Promises 1 and 3: what is not whole leaves no object, and a failure is loud.
 
-use rustix::process::{test_kill_process, Pid};
+use rustix::process::{test_kill_process, test_kill_process_group, Pid};
 
 use crate::support::pgkeep::Pgkeep;
-use crate::support::postgres::{self, noise, wrapped_pg_dump, PASSWORD, SHOP};
+use crate::support::postgres::{self, noise, wrapped_pg_dump, PausedDump, PASSWORD, SHOP};
 use crate::support::s3::{self, Fault};
 
 /// The bucket is empty and no upload waits invisibly.
@@ -162,6 +162,30 @@ fn an_upload_that_is_not_there_afterwards_is_told() {
 }
 
 #[test]
+fn an_upload_that_fails_ends_the_dump_with_all_that_it_started() {
+    let (server, s3) = (postgres::server(), s3::Server::start());
+    let database = server.database("app");
+    let gate = tempfile::tempdir().expect("a directory");
+    // A dump without end, and beside it a process that does not notice when its shell alone is killed.
+    let script = format!(
+        "(while [ -d {0} ]; do sleep 0.05; done) 2>/dev/null &
+         echo $$ >{0}/group; cat /dev/urandom 2>/dev/null",
+        gate.path().display()
+    );
+    let bin = wrapped_pg_dump(&script);
+    s3.fail(1, "PUT", "partNumber=1", Fault::Answer(403, "AccessDenied"));
+    let pgkeep = Pgkeep::new(&database, &s3).with("BACKUP_PG_BIN", bin.path().to_str().expect("UTF-8"));
+    let log = pgkeep.fail(&["backup"]).log;
+    assert!(log.contains("cannot upload part 1") && log.contains("403 AccessDenied"), "{log}");
+    assert_nothing_left(&s3);
+    let group = std::fs::read_to_string(gate.path().join("group")).expect("the process group");
+    let group = Pid::from_raw(group.trim().parse().expect("a number")).expect("a process id");
+    crate::support::wait_for("the end of the process group", || {
+        test_kill_process_group(group).is_err().then_some(())
+    });
+}
+
+#[test]
 fn a_spool_that_cannot_be_made_is_told_with_its_place() {
     let (server, s3) = (postgres::server(), s3::Server::start());
     // A directory in which not even root makes files; TMPDIR is heard where BACKUP_TEMP_DIR is not set.
@@ -177,16 +201,9 @@ fn a_spool_that_cannot_be_made_is_told_with_its_place() {
 fn no_child_and_no_password_is_left_to_see() {
     let (server, s3) = (postgres::server(), s3::Server::start());
     let database = server.database("app");
-    // The dump waits in its middle until the test has looked around.
-    let gate = tempfile::tempdir().expect("a directory");
-    let script = format!(
-        r#"$REAL "$@" >{0}/dump; touch {0}/ready; while ! [ -e {0}/go ]; do sleep 0.05; done; cat {0}/dump"#,
-        gate.path().display()
-    );
-    let bin = wrapped_pg_dump(&script);
-    let pgkeep = Pgkeep::new(&database, &s3).with("BACKUP_PG_BIN", bin.path().to_str().expect("UTF-8"));
-    let mut running = pgkeep.start(&["backup"]);
-    crate::support::wait_for("the dump", || gate.path().join("ready").exists().then_some(()));
+    let dump = PausedDump::new("");
+    let mut running = Pgkeep::new(&database, &s3).with("BACKUP_PG_BIN", dump.bin()).start(&["backup"]);
+    dump.wait();
     let children = running.children();
     assert!(!children.is_empty());
     let mut seen_connection = false;
@@ -201,7 +218,7 @@ fn no_child_and_no_password_is_left_to_see() {
     // pg_dump needs no key of S3.
     let environment = std::fs::read(format!("/proc/{}/environ", children[0])).expect("its environment");
     assert!(!String::from_utf8_lossy(&environment).contains(s3::SECRET_KEY));
-    std::fs::write(gate.path().join("go"), "").expect("the cue");
+    dump.go_on();
     assert_eq!(running.wait(), 0, "{}", running.log());
     for child in children {
         let pid = Pid::from_raw(child.cast_signed()).expect("a process id");

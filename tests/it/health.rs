@@ -3,9 +3,9 @@
 use chrono::{TimeDelta, Utc};
 use rustix::process::Signal;
 
-use crate::daemon::{halfway, large};
+use crate::daemon::large;
 use crate::support::pgkeep::Pgkeep;
-use crate::support::postgres;
+use crate::support::postgres::{self, PausedDump};
 use crate::support::s3::{self, Fault};
 use crate::support::wait_for;
 
@@ -103,15 +103,16 @@ fn a_backup_at_the_start_is_made_only_where_it_is_asked_for_and_missed() {
 fn a_daemon_that_is_killed_in_a_backup_and_started_again_does_not_repeat_it_at_once() {
     let s3 = s3::Server::start();
     let database = large("killed");
-    let daemon =
-        |pgkeep: Pgkeep| pgkeep.with("BACKUP_INTERVAL", "0 0 1 1 *").with("BACKUP_ON_START", "missed");
-    let mut halfway = halfway(&database, &s3, daemon, "run");
-    halfway.running.signal(Signal::KILL);
-    halfway.running.wait();
+    let dump = PausedDump::new("");
+    let pgkeep = yearly(&database, &s3).with("BACKUP_ON_START", "missed").with("BACKUP_PG_BIN", dump.bin());
+    let mut running = pgkeep.start(&[]);
+    dump.wait();
+    running.signal(Signal::KILL);
+    running.wait();
     assert_eq!(s3.backups(), [] as [&str; 0]);
     // The third knows it from the second.
     for _ in 0..2 {
-        let mut running = halfway.pgkeep.start(&[]);
+        let mut running = pgkeep.start(&[]);
         running.wait_for_log("no backup at the start: one that began at");
         running.signal(Signal::KILL);
         running.wait();

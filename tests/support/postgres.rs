@@ -245,6 +245,42 @@ pub fn wrapped_pg_dump(script: &str) -> tempfile::TempDir {
     directory
 }
 
+/// A pg_dump that stops in its middle until it is told to go on.
+pub struct PausedDump {
+    gate: tempfile::TempDir,
+    bin: tempfile::TempDir,
+}
+
+impl PausedDump {
+    /// `first` is what its shell begins with. It waits in a process of its own, which only a signal to the
+    /// whole group reaches, and which ends with this at the latest.
+    pub fn new(first: &str) -> Self {
+        let gate = tempfile::Builder::new().prefix("pgkeep-gate-").tempdir().expect("a directory");
+        let script = format!(
+            r#"{first}
+               $REAL "$@" >{0}/dump; head -c 60000000 {0}/dump; touch {0}/ready
+               (while [ -d {0} ] && ! [ -e {0}/go ]; do sleep 0.05; done)
+               tail -c +60000001 {0}/dump"#,
+            gate.path().display()
+        );
+        PausedDump { bin: wrapped_pg_dump(&script), gate }
+    }
+
+    /// For BACKUP_PG_BIN.
+    pub fn bin(&self) -> &str {
+        self.bin.path().to_str().expect("UTF-8")
+    }
+
+    /// Waits until the first 60 MB are out, or all where it is less; only the end is missing then.
+    pub fn wait(&self) {
+        wait_for("the dump", || self.gate.path().join("ready").exists().then_some(()));
+    }
+
+    pub fn go_on(&self) {
+        fs::write(self.gate.path().join("go"), "").expect("the cue");
+    }
+}
+
 /// Tables with something to see: a shop, with constraints, a view, a sequence, and text that needs escaping.
 pub const SHOP: &str = r"
     CREATE TABLE customers (id serial PRIMARY KEY, name text NOT NULL, joined timestamptz DEFAULT now());
