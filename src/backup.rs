@@ -47,7 +47,8 @@ struct Progress {
 /// Backs up once, then prunes; answers with the new backup.
 ///
 /// # Errors
-/// The step that failed and why. The bucket then holds nothing new under a backup's name.
+/// The step that failed and why. The bucket then holds nothing new under a backup's name, but
+/// where S3 cannot be asked for the size of what it acknowledged: then a whole backup stays.
 pub fn run(config: &Config, s3: &Client, shutdown: &Shutdown) -> Result<Backup> {
     let started = Instant::now();
     let catalog = config.catalog();

@@ -176,7 +176,7 @@ fn an_upload_that_fails_ends_the_dump_with_all_that_it_started() {
     s3.fail(1, "PUT", "partNumber=1", Fault::Answer(403, "AccessDenied"));
     let pgkeep = Pgkeep::new(&database, &s3).with("BACKUP_PG_BIN", bin.path().to_str().expect("UTF-8"));
     let log = pgkeep.fail(&["backup"]).log;
-    assert!(log.contains("cannot upload part 1") && log.contains("403 AccessDenied"), "{log}");
+    assert!(log.contains("UploadPart 1 of") && log.contains("403 AccessDenied"), "{log}");
     assert_nothing_left(&s3);
     let group = std::fs::read_to_string(gate.path().join("group")).expect("the process group");
     let group = Pid::from_raw(group.trim().parse().expect("a number")).expect("a process id");
