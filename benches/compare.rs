@@ -28,7 +28,7 @@ const DOCUMENTS: &str = "
                    (ARRAY['new', 'paid', 'sent', 'returned'])[1 + n % 4], 'lines', jsonb_build_array(
                        jsonb_build_object('article', n * 31 % 4999, 'count', 1 + n % 5, 'price', n % 97 + 0.99),
                        jsonb_build_object('article', n * 37 % 4999, 'count', 1 + n % 3, 'price', n % 89 + 0.49))) AS document
-        FROM generate_series(1, 900000) n;
+        FROM generate_series(1, 900000::bigint) n;
     ALTER TABLE documents ADD PRIMARY KEY (id);
     CREATE INDEX ON documents (changed);
 ";
@@ -76,7 +76,7 @@ fn main() {
 
 fn compare(database: &str) {
     let directory = tempfile::Builder::new().prefix("pgkeep-bench-").tempdir().expect("a directory");
-    let bench = Bench { s3: s3::Server::start(), directory };
+    let bench = Bench { s3: s3::Server::undisturbed(), directory };
     let pgkeep = Pgkeep::new(database, &bench.s3);
     let temp = bench.directory.path().display().to_string();
     let peers = [
