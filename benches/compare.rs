@@ -103,6 +103,8 @@ fn compare(database: &str) {
             bench.run(bench.for_aws(&mut command), "peer")
         });
         report(name, cost, *base.get_or_insert(cost));
+        // What a peer leaves on the disk is not pgkeep's.
+        let _ = fs::remove_file(bench.directory.path().join("dump"));
     }
     let cost = median(|| {
         bench.s3.clear();

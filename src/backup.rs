@@ -4,7 +4,7 @@
 //! dump's own end marker was seen, gzip closed cleanly and every part was acknowledged with its checksum.
 //! Anything else leaves no object at all.
 
-use std::io::{self, Read};
+use std::io::{self, IsTerminal, Read};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use log::{debug, info, warn};
 use crate::catalog::{Backup, Catalog, Format};
 use crate::config::Config;
 use crate::gzip::Gzip;
+use crate::logging;
 use crate::postgres::{self, Postgres, Process, Programs};
 use crate::prune;
 use crate::s3::multipart::{self, Upload};
@@ -28,7 +29,8 @@ use crate::units;
 
 /// So many times smaller than its database is a backup, or more; for the warning about the disk.
 const USUAL_RATIO: u64 = 4;
-/// How often a running backup says how far it is.
+/// How often a running backup says how far it is: in the log, and on a terminal.
+const LIVE_INTERVAL: Duration = Duration::from_millis(500);
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(30);
 /// An upload of ours that was neither completed nor aborted for so long is nobody's any more.
 const STALE_AFTER: TimeDelta = TimeDelta::days(1);
@@ -258,19 +260,36 @@ fn compare_size(s3: &Client, key: &str, sent: u64) -> Result<()> {
     }
 }
 
-/// Logs a line every now and then until the answer is dropped.
+/// Shows how far the backup is until the answer is dropped: on a terminal by one line that changes, else by a
+/// line in the log every now and then.
 fn report_progress(progress: Arc<Progress>, started: Instant) -> Result<mpsc::Sender<()>> {
     let (running, ended) = mpsc::channel::<()>();
+    let live = io::stderr().is_terminal();
+    let interval = if live { LIVE_INTERVAL } else { PROGRESS_INTERVAL };
     thread::Builder::new().name("progress".into()).spawn(move || {
-        while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(PROGRESS_INTERVAL) {
+        while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(interval) {
+            let elapsed = started.elapsed();
             let show = |count: &AtomicU64| units::bytes(count.load(Ordering::Relaxed));
-            info!(
-                "backup running for {}: {} dumped, {} compressed, {} uploaded",
-                units::duration(started.elapsed()),
+            let rate = |count: &AtomicU64| {
+                units::bytes((count.load(Ordering::Relaxed) as f64 / elapsed.as_secs_f64()) as u64)
+            };
+            let line = format!(
+                "backup running for {}: {} dumped ({}/s), {} compressed, {} uploaded ({}/s)",
+                units::duration(elapsed),
                 show(&progress.dumped),
+                rate(&progress.dumped),
                 show(&progress.compressed),
-                show(&progress.uploaded)
+                show(&progress.uploaded),
+                rate(&progress.uploaded)
             );
+            if live {
+                logging::show_live(&line);
+            } else {
+                info!("{line}");
+            }
+        }
+        if live {
+            logging::show_live("");
         }
     })?;
     Ok(running)

@@ -40,7 +40,7 @@ Configuration, by environment variables; NAME_FILE names a file with NAME's valu
   BACKUP_RETENTION_DAYS        delete backups older than this (default: keep all)
   BACKUP_LOCK_TIMEOUT          how long to wait for a table's lock (default: 5min)
   BACKUP_PG_BIN                the directory of pg_dump and psql (default: searched)
-  BACKUP_COMPRESSION_LEVEL     1 (fast) to 9 (small) (default: 4)
+  BACKUP_COMPRESSION_LEVEL     1 (fast) to 9 (small) (default: 3)
   BACKUP_THREADS               threads that compress (default: the processors)
   BACKUP_TEMP_DIR              where the temporary file goes (default: TMPDIR, or /tmp)
   BACKUP_LOG_LEVEL             error, warn, info or debug (default: info)

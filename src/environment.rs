@@ -19,7 +19,9 @@ use crate::retention::Policy;
 use crate::schedule::Schedule;
 use crate::secret::Secret;
 
-const DEFAULT_COMPRESSION_LEVEL: usize = 4;
+/// zlib-rs makes its level 3 as small as gzip makes its level 6, within 3 %, in a fraction of the time
+/// (`make bench`).
+const DEFAULT_COMPRESSION_LEVEL: usize = 3;
 const DEFAULT_UPLOAD_CONCURRENCY: usize = 4;
 /// More than any host needs, and few enough to keep memory small.
 const MOST_THREADS: usize = 64;

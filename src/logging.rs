@@ -1,6 +1,7 @@
 //! Log lines: `2026-11-23T03:00:00.123Z INFO message`, one line an event, on standard error.
 
 use std::backtrace::Backtrace;
+use std::io::{self, IsTerminal};
 use std::panic;
 
 use anyhow::Error;
@@ -21,7 +22,8 @@ pub fn start(level: LevelFilter) {
         .set_level_padding(LevelPadding::Right)
         .add_filter_allow_str("pgkeep")
         .build();
-    let logger = OneLine(WriteLogger::new(level, config, std::io::stderr()));
+    let inner = WriteLogger::new(level, config, io::stderr());
+    let logger = OneLine { inner, terminal: io::stderr().is_terminal() };
     // Fails only where a logger is set already, which then goes on.
     if log::set_boxed_logger(Box::new(logger)).is_ok() {
         log::set_max_level(level);
@@ -31,6 +33,12 @@ pub fn start(level: LevelFilter) {
         error!("panic in thread {}: {info}", thread.name().unwrap_or("unnamed"));
         log_trace(&Backtrace::force_capture());
     }));
+}
+
+/// Replaces the live line of a terminal, which no line feed ends; log lines take its place.
+pub fn show_live(line: &str) {
+    // The beginning of the line, and nothing behind it (ECMA-48, EL).
+    eprint!("\r\x1b[K{line}");
 }
 
 /// Logs a failure once, at the top: what failed, the chain of causes, the stack trace of the first cause.
@@ -56,23 +64,30 @@ fn log_trace(trace: &Backtrace) {
 
 /// Escapes control characters, so that a text from outside can neither start a log line of its own nor
 /// steer a terminal.
-struct OneLine<L>(L);
+struct OneLine<L> {
+    inner: L,
+    /// A live line may have to make room.
+    terminal: bool,
+}
 
 impl<L: Log> Log for OneLine<L> {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        self.0.enabled(metadata)
+        self.inner.enabled(metadata)
     }
 
     fn log(&self, record: &Record<'_>) {
         let line = one_line(record.args().to_string().trim_end());
         let (metadata, module) = (record.metadata().clone(), record.module_path());
-        self.0.log(
+        if self.terminal && self.enabled(&metadata) {
+            show_live("");
+        }
+        self.inner.log(
             &Record::builder().metadata(metadata).module_path(module).args(format_args!("{line}")).build(),
         );
     }
 
     fn flush(&self) {
-        self.0.flush();
+        self.inner.flush();
     }
 }
 

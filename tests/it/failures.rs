@@ -1,5 +1,8 @@
 //! Promises 1 and 3: what is not whole leaves no object, and a failure is loud.
 
+use std::io::Write;
+use std::process::Command;
+
 use rustix::process::{test_kill_process, test_kill_process_group, Pid};
 
 use crate::support::pgkeep::Pgkeep;
@@ -223,5 +226,43 @@ fn no_child_and_no_password_is_left_to_see() {
     for child in children {
         let pid = Pid::from_raw(child.cast_signed()).expect("a process id");
         assert!(test_kill_process(pid).is_err(), "{child} is left");
+    }
+}
+
+#[test]
+fn a_full_disk_is_told_with_its_place_and_leaves_nothing() {
+    let (server, s3) = (postgres::server(), s3::Server::start());
+    let database = server.database("full");
+    server.psql(&database, &noise(34));
+    let mount = SmallDisk::mount();
+    let Some(mount) = mount else {
+        let _ = writeln!(std::io::stderr(), "SKIPPED: a full disk, because only root can mount a small one");
+        return;
+    };
+    let path = mount.0.path().to_str().expect("UTF-8");
+    let log = Pgkeep::new(&database, &s3).with("BACKUP_TEMP_DIR", path).fail(&["backup"]).log;
+    assert!(log.contains(&format!("and only 8.4 MB are free in {path}")), "{log}");
+    assert!(log.contains(&format!("the temporary file in {path} finds no room: it holds ")), "{log}");
+    assert!(log.contains("No space left on device"), "{log}");
+    assert_nothing_left(&s3);
+}
+
+/// A file system smaller than a part.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount() -> Option<Self> {
+        let directory = tempfile::Builder::new().prefix("pgkeep-disk-").tempdir().expect("a directory");
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"])
+            .arg(directory.path())
+            .output();
+        mount.is_ok_and(|mount| mount.status.success()).then_some(SmallDisk(directory))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.0.path()).status();
     }
 }
