@@ -105,11 +105,11 @@ impl Pgkeep {
         Running { child, lines, reader: Some(reader), _spool: Arc::clone(&self.spool) }
     }
 
-    /// The files in the spool's directory, but for a running daemon's status.
+    /// The files in the spool's directory, but for the status of a running daemon, which may be writing it anew.
     pub fn left_in_spool(&self) -> Vec<String> {
         let entries = self.spool.path().read_dir().expect("the spool's directory");
         let names = entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"));
-        names.filter(|name| !name.ends_with(".status.json")).collect()
+        names.filter(|name| !name.contains(".status.")).collect()
     }
 
     fn outcome(&self, output: Output) -> Outcome {
