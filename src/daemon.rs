@@ -41,7 +41,7 @@ pub fn run(config: &Config, s3: &Client, shutdown: &Shutdown) -> Result<()> {
     let mut agenda = Agenda::new(&interval.schedule, &Local, started)?;
     let daemon = Daemon { config, s3, shutdown, status };
     daemon.tell(agenda.next());
-    let mut looked = false;
+    let (mut looked, mut ran) = (false, false);
     loop {
         let now = Utc::now();
         agenda.check_clock(now)?;
@@ -50,10 +50,11 @@ pub fn run(config: &Config, s3: &Client, shutdown: &Shutdown) -> Result<()> {
             let late = (now - agenda.next()).to_std().unwrap_or_default();
             info!("scheduled backup of {} starts{}", both_times(agenda.next()), lateness(late));
             daemon.back_up();
+            ran = true;
             report_skipped(&agenda.advance(Utc::now())?);
             daemon.tell(agenda.next());
         } else if !looked && !shutdown.requested() {
-            looked = daemon.look_into_bucket();
+            looked = daemon.look_into_bucket(ran);
             let past = interval.schedule.past(now, &Local);
             if looked && daemon.backs_up_at_start(past.map(|[last, _]| last), broken_off, now) {
                 daemon.back_up();
@@ -104,8 +105,9 @@ impl Daemon<'_> {
         });
     }
 
-    /// Finds the newest backup, so that a restart does not forget; answers whether it could.
-    fn look_into_bucket(&self) -> bool {
+    /// Finds the newest backup, so that a restart does not forget; answers whether it could. A look that
+    /// succeeds makes good earlier ones that failed, but no backup: `ran` tells whether there was one.
+    fn look_into_bucket(&self, ran: bool) -> bool {
         let catalog = self.config.catalog();
         // The loop itself tries again, and meanwhile hears signals.
         match self.s3.without_retries().list_objects(catalog.prefix()) {
@@ -117,7 +119,9 @@ impl Daemon<'_> {
                 }
                 self.status.update(|status| {
                     status.newest = newest.map(Newest::from);
-                    status.failure = None;
+                    if !ran {
+                        status.failure = None;
+                    }
                 });
                 true
             }

@@ -1,8 +1,11 @@
 //! The main path: what is backed up can be restored without pgkeep.
 
+use std::time::Duration;
+
 use crate::support::pgkeep::Pgkeep;
 use crate::support::postgres::{self, noise, SHOP};
-use crate::support::s3;
+use crate::support::s3::{self, Fault};
+use crate::support::wait_for;
 
 /// The one backup in the bucket restores to what the database is.
 pub fn assert_restores(s3: &s3::Server, database: &str) {
@@ -102,4 +105,18 @@ fn list_shows_this_databases_backups_and_nothing_else() {
     assert_eq!(newest["time"], "2026-01-02T03:04:05Z");
     assert_eq!(newest["size"], 1234);
     assert_eq!(newest["database"], database);
+}
+
+#[test]
+fn a_slow_part_does_not_hold_up_the_next() {
+    let (server, s3) = (postgres::server(), s3::Server::start());
+    let database = server.database("slow");
+    server.psql(&database, &noise(34));
+    s3.fail(1, "PUT", "partNumber=1", Fault::Hold(Duration::from_secs(10)));
+    let mut running = Pgkeep::new(&database, &s3).with("S3_UPLOAD_CONCURRENCY", "2").start(&["backup"]);
+    let arrived = |part: &str| s3.pending_uploads().iter().any(|file| file.ends_with(part));
+    wait_for("the second part", || arrived("part-2").then_some(()));
+    assert!(!arrived("part-1"), "{:?}", s3.pending_uploads());
+    assert_eq!(running.wait(), 0, "{}", running.log());
+    assert_restores(&s3, &database);
 }
