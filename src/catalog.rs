@@ -4,6 +4,7 @@
 //! repeats an hour each autumn. Sorted by name is sorted by time. A key that is not exactly of this grammar
 //! is somebody else's, and nothing here ever touches it.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 
 use chrono::{DateTime, NaiveDateTime, Timelike, Utc};
@@ -92,6 +93,24 @@ impl Catalog {
     }
 }
 
+/// The backups of every database below `path`, by the database's name, each database's oldest first; all else
+/// among the bucket's objects is left out.
+pub fn by_database(path: &str, objects: impl IntoIterator<Item = Object>) -> BTreeMap<String, Vec<Backup>> {
+    let folder = if path.is_empty() { String::new() } else { format!("{path}/") };
+    let mut found: BTreeMap<String, Vec<Object>> = BTreeMap::new();
+    for object in objects {
+        let name = object.key.strip_prefix(&folder).and_then(|rest| unescape(rest.split_once('/')?.0));
+        if let Some(database) = name {
+            found.entry(database).or_default().push(object);
+        }
+    }
+    let backups = found.into_iter().map(|(database, objects)| {
+        let backups = Catalog::new(path, &database).backups(objects);
+        (database, backups)
+    });
+    backups.filter(|(_, backups)| !backups.is_empty()).collect()
+}
+
 impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -114,6 +133,19 @@ pub(crate) fn escape(database: &str) -> String {
         }
     }
     name
+}
+
+/// The database whose name [`escape`] turned into `name`, or `None` where it makes no such name.
+fn unescape(name: &str) -> Option<String> {
+    let mut parts = name.split('.');
+    let mut bytes = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        bytes.push(u8::from_str_radix(part.get(..2)?, 16).ok()?);
+        bytes.extend_from_slice(part.get(2..)?.as_bytes());
+    }
+    let database = String::from_utf8(bytes).ok()?;
+    // Upper-case digits, or an escape where none is needed, would be a second name of the same database.
+    (!database.is_empty() && escape(&database) == name).then_some(database)
 }
 
 #[cfg(test)]
@@ -156,5 +188,37 @@ mod tests {
     #[test]
     fn any_database_name_makes_a_plain_key() {
         assert_eq!(Catalog::new("", "a b\"é/.").prefix(), "a.20b.22.c3.a9.2f.2e/a.20b.22.c3.a9.2f.2e_");
+    }
+
+    #[test]
+    fn a_name_in_a_key_tells_the_database_if_it_is_the_one_that_pgkeep_writes() {
+        for database in ["app", "a b\"é/.", "..", "A_b-9", "\n"] {
+            assert_eq!(unescape(&escape(database)).as_deref(), Some(database));
+        }
+        for name in ["", ".", ".2", "a.2", ".2E", ".61", ".+5", ".ff", "a b", "é", ".2é", "a/b"] {
+            assert_eq!(unescape(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn all_databases_below_a_path_are_found_and_nothing_else() {
+        let found = |path: &str| -> Vec<(String, usize)> {
+            let keys = [
+                "b/app/app_2026-11-23_03-00-09.sql.gz",
+                "b/app/app_2026-11-22_03-00-09.dump.gz",
+                "b/app/app2_2026-11-23_03-00-09.sql.gz",
+                "b/app2/app2_2026-11-23_03-00-09.sql.gz",
+                "b/a.20b/a.20b_2026-11-23_03-00-09.sql.gz",
+                "b/x.2E/x.2E_2026-11-23_03-00-09.sql.gz",
+                "b/notes/notes_latest.sql.gz",
+                "b/deeper/app/app_2026-11-23_03-00-09.sql.gz",
+                "b2/app/app_2026-11-23_03-00-09.sql.gz",
+                "app/app_2026-11-23_03-00-09.sql.gz",
+            ];
+            let objects = keys.map(|key| Object { key: key.to_owned(), size: 1 });
+            by_database(path, objects).into_iter().map(|(name, backups)| (name, backups.len())).collect()
+        };
+        assert_eq!(found("b"), [("a b".into(), 1), ("app".into(), 2), ("app2".into(), 1)]);
+        assert_eq!(found(""), [("app".into(), 1)]);
     }
 }

@@ -13,7 +13,9 @@ Usage: pgkeep [COMMAND]
 Commands:
   run                 back up on the schedule of BACKUP_INTERVAL (the default)
   backup              back up once, now, and prune
-  list [--json]       list this database's backups, the oldest first
+  list [--all] [--json]
+                      list this database's backups, the oldest first, and when they
+                      expire; --all lists those of every database below S3_PATH
   prune [--dry-run]   delete the backups that BACKUP_RETENTION_DAYS lets go;
                       --dry-run only prints what would happen, and why
   health              exit with 0 while the daemon is alive and its newest backup is
@@ -59,6 +61,8 @@ pub enum Command {
     Backup,
     /// What is in the bucket.
     List {
+        /// Of every database below the path.
+        all: bool,
         /// For a script.
         json: bool,
     },
@@ -101,13 +105,14 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
         match (argument, &mut command) {
             (Short('h') | Long("help"), _) => return Ok(Command::Help),
             (Short('V') | Long("version"), _) => return Ok(Command::Version),
-            (Long("json"), Some(Command::List { json })) => *json = true,
+            (Long("all"), Some(Command::List { all, .. })) => *all = true,
+            (Long("json"), Some(Command::List { json, .. })) => *json = true,
             (Long("dry-run"), Some(Command::Prune { dry_run })) => *dry_run = true,
             (Value(name), None) => {
                 command = Some(match name.to_str() {
                     Some("run") => Command::Run,
                     Some("backup") => Command::Backup,
-                    Some("list") => Command::List { json: false },
+                    Some("list") => Command::List { all: false, json: false },
                     Some("prune") => Command::Prune { dry_run: false },
                     Some("health") => Command::Health,
                     Some("help") => Command::Help,
@@ -134,8 +139,9 @@ mod tests {
             ("", Command::Run),
             ("run", Command::Run),
             ("backup", Command::Backup),
-            ("list", Command::List { json: false }),
-            ("list --json", Command::List { json: true }),
+            ("list", Command::List { all: false, json: false }),
+            ("list --json", Command::List { all: false, json: true }),
+            ("list --json --all", Command::List { all: true, json: true }),
             ("prune --dry-run", Command::Prune { dry_run: true }),
             ("health", Command::Health),
             ("list --help", Command::Help),
@@ -147,7 +153,17 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_refused() {
-        for line in ["bakup", "list --dry-run", "prune --json", "--json", "backup now", "--prune", "-x"] {
+        for line in [
+            "bakup",
+            "list --dry-run",
+            "--all",
+            "prune --all",
+            "prune --json",
+            "--json",
+            "backup now",
+            "--prune",
+            "-x",
+        ] {
             assert!(read(line).is_err(), "{line}");
         }
     }

@@ -67,7 +67,7 @@ fn run(command: Command, config: &Config) -> Result<ExitCode> {
     }
     let s3 = Client::new(&config.s3, Shutdown::default());
     match command {
-        Command::List { json } => list::command(config, &s3, json)?,
+        Command::List { all, json } => list::command(config, &s3, all, json)?,
         Command::Prune { dry_run } => prune::command(config, &s3, dry_run)?,
         Command::Health if !health::command(config)? => return Ok(ExitCode::from(FAILED)),
         _ => {}

@@ -91,7 +91,7 @@ pub fn command(config: &Config, s3: &Client, dry_run: bool) -> Result<()> {
         }
         return Ok(());
     }
-    for Decision { backup, keep, reason } in &plan {
+    for Decision { backup, keep, reason, .. } in &plan {
         println!("{}  {}  ({reason})", if *keep { "keep  " } else { "delete" }, backup.key);
     }
     let deleted = plan.iter().filter(|decision| !decision.keep).count();

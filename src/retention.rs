@@ -20,6 +20,19 @@ pub struct Decision {
     pub keep: bool,
     /// Why, for the log.
     pub reason: String,
+    /// After this time the policy lets it go, unless it is the newest then.
+    pub expires: Option<DateTime<Utc>>,
+}
+
+impl Decision {
+    /// What the policy will do with the backup, and when, as `pgkeep list` shows it.
+    pub fn verdict(&self) -> String {
+        match self.expires {
+            _ if !self.keep => "goes with the next backup".to_owned(),
+            Some(time) => format!("expires {}", time.format("%Y-%m-%d %H:%M")),
+            None => format!("kept: {}", self.reason),
+        }
+    }
 }
 
 /// Decides about `backups` (in any order); the answer goes from the oldest to the newest, so that where
@@ -28,16 +41,17 @@ pub struct Decision {
 pub fn plan(backups: &[Backup], policy: Policy, now: DateTime<Utc>) -> Vec<Decision> {
     let newest = backups.iter().map(|backup| backup.time).max();
     let decide = |backup: &Backup| {
-        let age = now - backup.time;
-        let (keep, reason) = match policy.days {
-            _ if Some(backup.time) == newest => (true, "the newest".to_owned()),
-            None => (true, "no retention is set".to_owned()),
-            Some(days) if age > TimeDelta::days(days.into()) => {
-                (false, format!("{} old, kept for {days} d", days_and_hours(age)))
-            }
-            Some(days) => (true, format!("{} old, kept for {days} d", days_and_hours(age))),
+        let (reason, expires) = match policy.days {
+            _ if Some(backup.time) == newest => ("the newest".to_owned(), None),
+            None => ("no retention is set".to_owned(), None),
+            Some(days) => (
+                format!("{} old, kept for {days} d", days_and_hours(now - backup.time)),
+                // None: later than any calendar goes.
+                backup.time.checked_add_signed(TimeDelta::days(days.into())),
+            ),
         };
-        Decision { backup: backup.clone(), keep, reason }
+        let keep = expires.is_none_or(|expires| now <= expires);
+        Decision { backup: backup.clone(), keep, reason, expires }
     };
     let mut decisions: Vec<Decision> = backups.iter().map(decide).collect();
     decisions.sort_by_key(|decision| decision.backup.time);
@@ -96,5 +110,21 @@ mod tests {
         let plan = plan(&backups, Policy { days: Some(7) }, "2026-11-23T03:00:00Z".parse().unwrap());
         assert_eq!(plan[0].reason, "22 d 3 h old, kept for 7 d");
         assert_eq!(plan[1].reason, "the newest");
+    }
+
+    #[test]
+    fn a_verdict_says_what_happens_and_when() {
+        let times = ["2026-11-16T02:59:59Z", "2026-11-16T03:00:00Z", "2026-11-22T03:00:00Z"];
+        let verdicts = |days| -> Vec<String> {
+            let now = "2026-11-23T03:00:00Z".parse().unwrap();
+            plan(&times.map(backup), Policy { days }, now).iter().map(Decision::verdict).collect()
+        };
+        assert_eq!(
+            verdicts(Some(7)),
+            ["goes with the next backup", "expires 2026-11-23 03:00", "kept: the newest"]
+        );
+        let kept = "kept: no retention is set";
+        assert_eq!(verdicts(None), [kept, kept, "kept: the newest"]);
+        assert!(verdicts(Some(u32::MAX))[0].starts_with("kept: "));
     }
 }

@@ -108,6 +108,41 @@ fn list_shows_this_databases_backups_and_nothing_else() {
 }
 
 #[test]
+fn list_says_what_the_retention_will_do_and_knows_the_other_databases() {
+    let s3 = s3::Server::start();
+    let young = (chrono::Utc::now() - chrono::TimeDelta::days(2)).format("%Y-%m-%d_%H-%M-%S");
+    let young = format!("b/app/app_{young}.sql.gz");
+    for key in ["b/app/app_2020-01-01_00-00-00.sql.gz", &young, "b/app/app_2099-01-01_00-00-00.sql.gz"] {
+        s3.plant(key, b"x");
+    }
+    s3.plant("b/a.20b/a.20b_2020-01-01_00-00-00.sql.gz", b"x");
+    s3.plant("b/notes/readme.txt", b"x");
+    s3.plant("app/app_2020-01-01_00-00-00.sql.gz", b"x");
+    let pgkeep = Pgkeep::new("app", &s3).with("S3_PATH", "b").with("BACKUP_RETENTION_DAYS", "30");
+
+    let table = pgkeep.succeed(&["list"]).stdout;
+    let rows: Vec<&str> = table.lines().collect();
+    assert_eq!(rows.len(), 5, "{table}");
+    assert!(rows[1].contains(" goes with the next backup "), "{table}");
+    assert!(rows[2].contains(" expires 20"), "{table}");
+    assert!(rows[3].contains(" kept: the newest "), "{table}");
+
+    let table = pgkeep.succeed(&["list", "--all"]).stdout;
+    let rows: Vec<&str> = table.lines().collect();
+    assert!(rows[1].starts_with("a b ") && rows[1].contains("  -  "), "{table}");
+    assert!(rows[2].starts_with("app ") && rows[2].contains(" goes with the next backup "), "{table}");
+    assert!(rows[5].starts_with("4 backups of 2 databases at s3://backups/b/"), "{table}");
+
+    let json = pgkeep.succeed(&["list", "--all", "--json"]).stdout;
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(json[0]["database"], "a b");
+    assert!(["keep", "reason", "expires"].iter().all(|field| json[0][field].is_null()), "{json}");
+    assert_eq!((&json[1]["keep"], &json[1]["expires"]), (&false.into(), &"2020-01-31T00:00:00Z".into()));
+    assert_eq!((&json[3]["keep"], &json[3]["reason"]), (&true.into(), &"the newest".into()));
+    assert!(json[3]["expires"].is_null() && json[2]["expires"].is_string(), "{json}");
+}
+
+#[test]
 fn a_slow_part_does_not_hold_up_the_next() {
     let (server, s3) = (postgres::server(), s3::Server::start());
     let database = server.database("slow");
