@@ -11,7 +11,8 @@ use chrono::{DateTime, NaiveDateTime, Timelike, Utc};
 
 use crate::s3::Object;
 
-const TIME_FORMAT: &str = "%Y-%m-%d_%H-%M-%S";
+/// How a name tells the time.
+pub(crate) const TIME_FORMAT: &str = "%Y-%m-%d_%H-%M-%S";
 
 /// What is inside the gzip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

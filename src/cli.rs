@@ -1,8 +1,11 @@
 //! The command line.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use lexopt::prelude::*;
+
+use crate::restore;
 
 /// What `--help` prints.
 pub const HELP: &str = "\
@@ -18,8 +21,22 @@ Commands:
                       expire; --all lists those of every database below S3_PATH
   prune [--dry-run]   delete the backups that BACKUP_RETENTION_DAYS lets go;
                       --dry-run only prints what would happen, and why
+  restore WHICH [--database NAME] [--to CONNECTION] [--replace]
+          [--table NAME]... [--schema NAME]... [--jobs N]
+                      restore into a new database NAME (default: of the backup's name and
+                      time) on the configured server, or that of CONNECTION; into one that
+                      is there only if it is empty, or with --replace, which keeps the old
+                      one under another name. The second line's options need a backup in
+                      the custom format
+  get WHICH [-o FILE] fetch a backup's file, checked on the way; - is standard output
+  verify [WHICH | --all] [--drill]
+                      read a backup (default: the newest) and prove it whole; --drill
+                      also restores it, on BACKUP_DRILL_CONNECTION_STRING's server
   health              exit with 0 while the daemon is alive and its newest backup is
                       young enough, else with 1; reads a file, asks no server
+
+WHICH is latest, a time in UTC (2026-11-23_03-00-00) or its beginning (2026-11-23: the
+newest of that day), or a key as list shows it.
 
 Options:
   -h, --help          print this help
@@ -40,6 +57,11 @@ Configuration, by environment variables; NAME_FILE names a file with NAME's valu
                                only if a fire time was missed (default: false)
   S3_UPLOAD_CONCURRENCY        parts uploaded at a time (default: 4)
   BACKUP_RETENTION_DAYS        delete backups older than this (default: keep all)
+  BACKUP_FORMAT                plain (SQL for psql) or custom (for pg_restore, table by
+                               table) (default: plain)
+  BACKUP_DRILL_CONNECTION_STRING   the server to try restores on
+  BACKUP_DRILL_INTERVAL        when to try to restore the newest backup there, as
+                               BACKUP_INTERVAL (default: never)
   BACKUP_LOCK_TIMEOUT          how long to wait for a table's lock (default: 5min)
   BACKUP_PG_BIN                the directory of pg_dump and psql (default: searched)
   BACKUP_COMPRESSION_LEVEL     1 (fast) to 9 (small) (default: 3)
@@ -53,7 +75,7 @@ SIGTERM or SIGINT 143 or 130.
 ";
 
 /// What to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// The daemon.
     Run,
@@ -71,6 +93,24 @@ pub enum Command {
         /// Only say what would happen.
         dry_run: bool,
     },
+    /// From the bucket into a database.
+    Restore(restore::Options),
+    /// From the bucket into a file.
+    Get {
+        /// The backup.
+        which: String,
+        /// The file; `-` for standard output.
+        output: Option<PathBuf>,
+    },
+    /// Prove backups whole.
+    Verify {
+        /// The backup; the newest where there is none.
+        which: String,
+        /// All of this database's instead.
+        all: bool,
+        /// By restoring it, too.
+        drill: bool,
+    },
     /// Whether the daemon and its backups are well.
     Health,
     /// `--help`
@@ -81,12 +121,15 @@ pub enum Command {
 
 impl Command {
     /// The word on the command line.
-    pub fn name(self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         match self {
             Command::Run => "run",
             Command::Backup => "backup",
             Command::List { .. } => "list",
             Command::Prune { .. } => "prune",
+            Command::Restore(_) => "restore",
+            Command::Get { .. } => "get",
+            Command::Verify { .. } => "verify",
             Command::Health => "health",
             Command::Help => "help",
             Command::Version => "version",
@@ -101,19 +144,55 @@ impl Command {
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
     let mut parser = lexopt::Parser::from_args(arguments);
     let mut command = None;
-    while let Some(argument) = parser.next().map_err(|problem| problem.to_string())? {
+    let said = |problem: lexopt::Error| problem.to_string();
+    while let Some(argument) = parser.next().map_err(said)? {
         match (argument, &mut command) {
             (Short('h') | Long("help"), _) => return Ok(Command::Help),
             (Short('V') | Long("version"), _) => return Ok(Command::Version),
             (Long("all"), Some(Command::List { all, .. })) => *all = true,
             (Long("json"), Some(Command::List { json, .. })) => *json = true,
             (Long("dry-run"), Some(Command::Prune { dry_run })) => *dry_run = true,
+            (Long("all"), Some(Command::Verify { all, .. })) => *all = true,
+            (Long("drill"), Some(Command::Verify { drill, .. })) => *drill = true,
+            (Short('o') | Long("output"), Some(Command::Get { output, .. })) => {
+                *output = Some(parser.value().map_err(said)?.into());
+            }
+            (Long("database"), Some(Command::Restore(options))) => {
+                options.database = Some(parser.value().and_then(|name| name.string()).map_err(said)?);
+            }
+            (Long("to"), Some(Command::Restore(options))) => {
+                options.to = Some(parser.value().and_then(|to| to.string()).map_err(said)?);
+            }
+            (Long("replace"), Some(Command::Restore(options))) => options.replace = true,
+            (Long("table"), Some(Command::Restore(options))) => {
+                let name = parser.value().and_then(|name| name.string()).map_err(said)?;
+                options.selection.tables.push(name);
+            }
+            (Long("schema"), Some(Command::Restore(options))) => {
+                let name = parser.value().and_then(|name| name.string()).map_err(said)?;
+                options.selection.schemas.push(name);
+            }
+            (Short('j') | Long("jobs"), Some(Command::Restore(options))) => {
+                let jobs = parser.value().and_then(|jobs| jobs.parse()).map_err(said)?;
+                options.selection.jobs = Some(jobs);
+            }
+            (
+                Value(value),
+                Some(
+                    Command::Restore(restore::Options { which, .. })
+                    | Command::Get { which, .. }
+                    | Command::Verify { which, .. },
+                ),
+            ) if which.is_empty() => *which = value.string().map_err(said)?,
             (Value(name), None) => {
                 command = Some(match name.to_str() {
                     Some("run") => Command::Run,
                     Some("backup") => Command::Backup,
                     Some("list") => Command::List { all: false, json: false },
                     Some("prune") => Command::Prune { dry_run: false },
+                    Some("restore") => Command::Restore(restore::Options::default()),
+                    Some("get") => Command::Get { which: String::new(), output: None },
+                    Some("verify") => Command::Verify { which: String::new(), all: false, drill: false },
                     Some("health") => Command::Health,
                     Some("help") => Command::Help,
                     _ => return Err(format!("there is no command {name:?}")),
@@ -121,6 +200,24 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
             }
             (argument, _) => return Err(argument.unexpected().to_string()),
         }
+    }
+    let needs = "needs to know which backup: latest, a time in UTC or its beginning, or a key; pgkeep list shows them";
+    match &mut command {
+        Some(Command::Restore(restore::Options { which, .. })) if which.is_empty() => {
+            return Err(format!("restore {needs}"));
+        }
+        Some(Command::Restore(restore::Options { database: Some(name), .. })) if name.is_empty() => {
+            return Err("--database is empty".into());
+        }
+        Some(Command::Restore(options)) if options.selection.jobs == Some(0) => {
+            return Err("--jobs is 0; it has to be a number from 1".into());
+        }
+        Some(Command::Get { which, .. }) if which.is_empty() => return Err(format!("get {needs}")),
+        Some(Command::Verify { which, all: true, drill }) if !which.is_empty() || *drill => {
+            return Err("verify --all takes neither a backup nor --drill".into());
+        }
+        Some(Command::Verify { which, .. }) if which.is_empty() => *which = "latest".into(),
+        _ => {}
     }
     Ok(command.unwrap_or(Command::Run))
 }
@@ -144,6 +241,23 @@ mod tests {
             ("list --json --all", Command::List { all: true, json: true }),
             ("prune --dry-run", Command::Prune { dry_run: true }),
             ("health", Command::Health),
+            ("verify", Command::Verify { which: "latest".into(), all: false, drill: false }),
+            ("verify 2026 --drill", Command::Verify { which: "2026".into(), all: false, drill: true }),
+            ("get latest -o -", Command::Get { which: "latest".into(), output: Some("-".into()) }),
+            (
+                "restore --replace latest --to host=x --jobs 4 --table a --table=b",
+                Command::Restore(restore::Options {
+                    which: "latest".into(),
+                    database: None,
+                    to: Some("host=x".into()),
+                    replace: true,
+                    selection: restore::Selection {
+                        tables: vec!["a".into(), "b".into()],
+                        schemas: vec![],
+                        jobs: Some(4),
+                    },
+                }),
+            ),
             ("list --help", Command::Help),
             ("-V", Command::Version),
         ] {
@@ -161,6 +275,17 @@ mod tests {
             "prune --json",
             "--json",
             "backup now",
+            "restore",
+            "restore a b",
+            "restore latest --jobs 0",
+            "restore latest --jobs many",
+            "restore latest --database=",
+            "restore latest --all",
+            "get",
+            "get latest -o",
+            "verify latest --all",
+            "verify --all --drill",
+            "verify --replace",
             "--prune",
             "-x",
         ] {

@@ -9,8 +9,9 @@ use std::time::Duration;
 use anyhow::Context;
 use log::LevelFilter;
 use rusty_s3::Bucket;
+use url::Url;
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Format};
 use crate::conninfo::Conninfo;
 use crate::environment::Reader;
 use crate::retention::Policy;
@@ -19,7 +20,7 @@ use crate::secret::{Redactor, Secret, MASK};
 use crate::units;
 
 /// All variables, for the warning about others with pgkeep's own prefix.
-pub const VARIABLES: [&str; 19] = [
+pub const VARIABLES: [&str; 22] = [
     "POSTGRES_CONNECTION_STRING",
     "S3_URL",
     "S3_BUCKET",
@@ -32,6 +33,9 @@ pub const VARIABLES: [&str; 19] = [
     "BACKUP_INTERVAL",
     "BACKUP_ON_START",
     "BACKUP_RETENTION_DAYS",
+    "BACKUP_FORMAT",
+    "BACKUP_DRILL_INTERVAL",
+    "BACKUP_DRILL_CONNECTION_STRING",
     "BACKUP_LOCK_TIMEOUT",
     "BACKUP_PG_BIN",
     "BACKUP_COMPRESSION_LEVEL",
@@ -56,6 +60,11 @@ pub struct Config {
     pub on_start: OnStart,
     /// How long backups are kept.
     pub retention: Policy,
+    /// What backups are made in.
+    pub format: Format,
+    /// The server for drills, and when the daemon has one.
+    pub drill: Option<Conninfo>,
+    drill_interval: Option<Interval>,
     /// How long pg_dump waits for the lock of a table.
     pub lock_timeout: Duration,
     /// The one place to look for PostgreSQL's clients, where it was given.
@@ -100,6 +109,8 @@ pub struct Interval {
 /// Where backups go, and the right to put them there.
 #[derive(Clone, Debug)]
 pub struct S3Config {
+    /// The endpoint as it was given; AWS where it was not.
+    pub url: Option<Url>,
     /// Endpoint, name, region and addressing style.
     pub bucket: Bucket,
     /// `S3_PATH` without slashes at its ends.
@@ -133,6 +144,9 @@ impl Config {
         let interval = from.interval(daemon);
         let on_start = from.on_start();
         let retention = from.retention();
+        let format = from.format();
+        let drill = from.drill_connection();
+        let drill_interval = from.drill_interval(drill.is_some());
         let lock_timeout = from.lock_timeout();
         let client_directory = from.client_directory();
         let temp_directory = from.temp_directory();
@@ -152,6 +166,9 @@ impl Config {
             interval,
             on_start,
             retention,
+            format,
+            drill,
+            drill_interval,
             lock_timeout,
             client_directory,
             compression_level,
@@ -172,6 +189,11 @@ impl Config {
         self.interval.as_ref().context("BACKUP_INTERVAL is missing")
     }
 
+    /// When the daemon is to have a drill, if ever.
+    pub fn drill_interval(&self) -> Option<&Interval> {
+        self.drill_interval.as_ref()
+    }
+
     /// The names of this database's backups.
     pub fn catalog(&self) -> Catalog {
         Catalog::new(&self.s3.path, &self.database)
@@ -180,7 +202,9 @@ impl Config {
     /// Masks the configured secrets in texts from outside.
     pub fn redactor(&self) -> Redactor {
         let inherited = env::var("PGPASSWORD").ok().map(Secret::new);
-        let secrets = [self.connection.password().cloned(), Some(self.s3.secret_key.clone()), inherited];
+        let drill = self.drill.as_ref().and_then(Conninfo::password).cloned();
+        let secrets =
+            [self.connection.password().cloned(), drill, Some(self.s3.secret_key.clone()), inherited];
         Redactor::new(secrets.into_iter().flatten())
     }
 
@@ -192,10 +216,16 @@ impl Config {
             false => "virtual",
         };
         let interval = self.interval.as_ref().map_or("(not set)", |interval| &interval.expression);
+        let url = self.s3.url.as_ref().map_or("(not set: AWS)", Url::as_str);
+        let drill = match (&self.drill, &self.drill_interval) {
+            (Some(drill), Some(interval)) => format!("{} on {}", interval.expression, drill.masked()),
+            (Some(drill), None) => format!("(only by hand) on {}", drill.masked()),
+            (None, _) => "(not set)".into(),
+        };
         let clients = self.client_directory.as_deref().map_or("(searched)".into(), Path::to_string_lossy);
         vec![
             format!("POSTGRES_CONNECTION_STRING = {}", self.connection.masked()),
-            format!("S3_URL = {} (bucket at {})", self.s3.endpoint(), self.s3.bucket.base_url()),
+            format!("S3_URL = {url} (bucket at {})", self.s3.bucket.base_url()),
             format!("S3_BUCKET = {}", self.s3.bucket.name()),
             format!("S3_PATH = {} (backups at {}…)", self.s3.path, self.catalog().prefix()),
             format!("S3_ACCESS_KEY = {MASK}, S3_SECRET_KEY = {MASK}"),
@@ -206,6 +236,8 @@ impl Config {
                 Some(days) => format!("BACKUP_RETENTION_DAYS = {days}"),
                 None => "BACKUP_RETENTION_DAYS = (not set: every backup is kept)".into(),
             },
+            format!("BACKUP_FORMAT = {}", self.format),
+            format!("BACKUP_DRILL_INTERVAL = {drill}"),
             format!("BACKUP_LOCK_TIMEOUT = {}", units::duration(self.lock_timeout)),
             format!("BACKUP_PG_BIN = {clients}"),
             format!(
@@ -230,13 +262,6 @@ impl OnStart {
             OnStart::Yes => "true",
             OnStart::Missed => "missed",
         }
-    }
-}
-
-impl S3Config {
-    /// Scheme, host and port of the endpoint.
-    fn endpoint(&self) -> String {
-        self.bucket.base_url().origin().ascii_serialization()
     }
 }
 

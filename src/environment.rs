@@ -13,6 +13,7 @@ use log::LevelFilter;
 use rusty_s3::{Bucket, UrlStyle};
 use url::Url;
 
+use crate::catalog::Format;
 use crate::config::{Interval, OnStart, S3Config};
 use crate::conninfo::Conninfo;
 use crate::retention::Policy;
@@ -22,6 +23,7 @@ use crate::secret::Secret;
 /// zlib-rs makes its level 3 as small as gzip makes its level 6, within 3 %, in a fraction of the time
 /// (`make bench`).
 const DEFAULT_COMPRESSION_LEVEL: usize = 3;
+const EXAMPLE: &str = "postgresql://user:password@host:5432/database";
 const DEFAULT_UPLOAD_CONCURRENCY: usize = 4;
 /// More than any host needs, and few enough to keep memory small.
 const MOST_THREADS: usize = 64;
@@ -108,16 +110,8 @@ impl Reader<'_> {
 
     pub fn connection(&mut self) -> Option<(Conninfo, String)> {
         const NAME: &str = "POSTGRES_CONNECTION_STRING";
-        const EXAMPLE: &str = "postgresql://user:password@host:5432/database";
         let text = self.required(NAME, "how to reach the database", EXAMPLE)?;
-        let mut connection = match Conninfo::parse(&text) {
-            Ok(connection) => connection,
-            Err(problem) => {
-                let example = format!("for example {EXAMPLE}, or host=… user=… password=… dbname=…");
-                self.problem(NAME, &format!("cannot be read: {problem}"), &example);
-                return None;
-            }
-        };
+        let mut connection = self.conninfo(NAME, &text)?;
         // As libpq does: PGDATABASE, then the user's name.
         let inherited = |name: &str| (self.variable)(name).and_then(|value| value.into_string().ok());
         let database = connection.get("dbname").map(str::to_owned).or_else(|| inherited("PGDATABASE"));
@@ -131,6 +125,42 @@ impl Reader<'_> {
         Some((connection, database))
     }
 
+    fn conninfo(&mut self, name: &str, text: &str) -> Option<Conninfo> {
+        let example = format!("for example {EXAMPLE}, or host=… user=… password=… dbname=…");
+        Conninfo::parse(text)
+            .map_err(|problem| self.problem(name, &format!("cannot be read: {problem}"), &example))
+            .ok()
+    }
+
+    /// The server alone counts: a drill makes a database of its own.
+    pub fn drill_connection(&mut self) -> Option<Conninfo> {
+        let name = "BACKUP_DRILL_CONNECTION_STRING";
+        let text = self.get(name)?;
+        self.conninfo(name, &text)
+    }
+
+    pub fn drill_interval(&mut self, has_server: bool) -> Option<Interval> {
+        let name = "BACKUP_DRILL_INTERVAL";
+        let interval = self.crontab(name, "'0 6 * * SUN' (each Sunday at 6)")?;
+        if !has_server && !self.is_set("BACKUP_DRILL_CONNECTION_STRING") {
+            let remedy = "name the server to restore to; the source server too has to be named";
+            self.problem(name, "is set, and BACKUP_DRILL_CONNECTION_STRING is not", remedy);
+        }
+        Some(interval)
+    }
+
+    pub fn format(&mut self) -> Format {
+        let name = "BACKUP_FORMAT";
+        let Some(text) = self.get(name) else { return Format::Plain };
+        let known =
+            [Format::Plain, Format::Custom].into_iter().find(|known| known.to_string() == text.trim());
+        known.unwrap_or_else(|| {
+            let remedy = "it has to be plain (SQL for psql) or custom (for pg_restore, table by table)";
+            self.problem(name, &format!("is \"{text}\""), remedy);
+            Format::Plain
+        })
+    }
+
     pub fn s3(&mut self) -> Option<S3Config> {
         let bucket = self.required("S3_BUCKET", "the bucket that backups go to", "my-backups");
         let access_key =
@@ -139,8 +169,9 @@ impl Reader<'_> {
             self.required("S3_SECRET_KEY", "the key that signs requests", "(from your provider)");
         let path = self.path();
         let region = self.get("S3_REGION").unwrap_or_else(|| "us-east-1".into());
-        let url = match self.get("S3_URL") {
-            Some(url) => self.endpoint(&url),
+        let given = self.get("S3_URL");
+        let url = match &given {
+            Some(url) => self.endpoint(url),
             None => Url::parse(&format!("https://s3.{region}.amazonaws.com"))
                 .map_err(|_| {
                     self.problem(
@@ -177,13 +208,20 @@ impl Reader<'_> {
                 return None;
             }
         };
+        let given = given.map(|_| url.clone());
         let bucket = Bucket::new(url, style, bucket, region)
             .map_err(|problem| {
                 let what = format!("and S3_BUCKET give no address: {problem}");
                 self.problem("S3_URL", &what, "a host that is a number needs S3_ADDRESSING_STYLE=path");
             })
             .ok()?;
-        Some(S3Config { bucket, path: path?, access_key: access_key?, secret_key: Secret::new(secret_key?) })
+        Some(S3Config {
+            url: given,
+            bucket,
+            path: path?,
+            access_key: access_key?,
+            secret_key: Secret::new(secret_key?),
+        })
     }
 
     fn endpoint(&mut self, text: &str) -> Option<Url> {
@@ -229,16 +267,19 @@ impl Reader<'_> {
 
     pub fn interval(&mut self, required: bool) -> Option<Interval> {
         let name = "BACKUP_INTERVAL";
-        let expression = if required {
-            self.required(name, "when to back up, as five crontab fields", "'0 3 * * *' (each night at 3)")?
-        } else {
-            self.get(name)?
-        };
+        if required {
+            self.required(name, "when to back up, as five crontab fields", "'0 3 * * *' (each night at 3)")?;
+        }
+        self.crontab(name, "'0 3 * * *' (minute, hour, day, month, weekday: each night at 3)")
+    }
+
+    fn crontab(&mut self, name: &str, example: &str) -> Option<Interval> {
+        let expression = self.get(name)?;
         match Schedule::parse(&expression) {
             Ok(schedule) => Some(Interval { expression, schedule }),
             Err(problem) => {
-                let example = "for example BACKUP_INTERVAL='0 3 * * *' (minute, hour, day, month, weekday: each night at 3)";
-                self.problem(name, &format!("is not a crontab expression: {problem}"), example);
+                let example = format!("for example {name}={example}");
+                self.problem(name, &format!("is not a crontab expression: {problem}"), &example);
                 None
             }
         }

@@ -21,6 +21,16 @@ struct Row<'a> {
     decision: Option<&'a Decision>,
 }
 
+/// This database's backups, the oldest first.
+///
+/// # Errors
+/// Where the bucket cannot be listed.
+pub fn backups(config: &Config, s3: &Client) -> Result<Vec<Backup>> {
+    let catalog = config.catalog();
+    let objects = s3.list_objects(catalog.prefix()).context("cannot list the backups")?;
+    Ok(catalog.backups(objects))
+}
+
 /// Prints this database's backups, the oldest first, or (`all`) those of every database below the path.
 ///
 /// # Errors

@@ -8,7 +8,7 @@ use pgkeep::cli::{self, Command};
 use pgkeep::config::Config;
 use pgkeep::s3::Client;
 use pgkeep::shutdown::Shutdown;
-use pgkeep::{backup, daemon, health, list, logging, prune, shutdown};
+use pgkeep::{backup, daemon, drill, get, health, list, logging, prune, restore, shutdown, verify};
 
 const FAILED: u8 = 1;
 const WRONG_USAGE: u8 = 2;
@@ -50,7 +50,7 @@ fn main() -> ExitCode {
     for name in &config.unknown {
         warn!("{name} is not a variable of pgkeep and does nothing: is it misspelt? pgkeep --help lists them all");
     }
-    match run(command, &config) {
+    match run(&command, &config) {
         Ok(status) => status,
         Err(failure) => {
             logging::failure(&format!("{} failed", command.name()), &failure);
@@ -59,27 +59,36 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command, config: &Config) -> Result<ExitCode> {
+fn run(command: &Command, config: &Config) -> Result<ExitCode> {
     match command {
-        Command::Run | Command::Backup => return back_up(command, config),
+        Command::Run | Command::Backup => return stoppable(command, config, Shutdown::install()?),
+        // What they have begun is undone, at once.
+        Command::Restore(_) | Command::Verify { drill: true, .. } => {
+            return stoppable(command, config, Shutdown::install()?.impatient());
+        }
         // The others have nothing to finish.
         _ => shutdown::end_at_signals()?,
     }
     let s3 = Client::new(&config.s3, Shutdown::default());
-    match command {
+    match *command {
         Command::List { all, json } => list::command(config, &s3, all, json)?,
         Command::Prune { dry_run } => prune::command(config, &s3, dry_run)?,
+        Command::Get { ref which, ref output } => get::command(config, &s3, which, output.as_deref())?,
+        Command::Verify { all: true, .. } => verify::command(config, &s3, None)?,
+        Command::Verify { ref which, .. } => verify::command(config, &s3, Some(which))?,
         Command::Health if !health::command(config)? => return Ok(ExitCode::from(FAILED)),
         _ => {}
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn back_up(command: Command, config: &Config) -> Result<ExitCode> {
-    let shutdown = Shutdown::install()?;
+/// A command that hears signals.
+fn stoppable(command: &Command, config: &Config, shutdown: Shutdown) -> Result<ExitCode> {
     let s3 = Client::new(&config.s3, shutdown.clone());
     let done = match command {
         Command::Run => daemon::run(config, &s3, &shutdown),
+        Command::Restore(options) => restore::command(config, &s3, &shutdown, options),
+        Command::Verify { which, .. } => drill::command(config, &s3, &shutdown, which),
         _ => backup::run(config, &s3, &shutdown).map(drop),
     };
     let Some(status) = shutdown.forced() else { return done.map(|()| ExitCode::SUCCESS) };

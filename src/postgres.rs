@@ -6,10 +6,10 @@
 use std::collections::VecDeque;
 use std::env;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use log::{debug, log, Level};
 use rustix::pipe::fcntl_setpipe_size;
 use rustix::process::{kill_process_group, Pid, Signal};
 
+use crate::catalog::Format;
 use crate::config::{Config, VARIABLES};
 use crate::conninfo::Conninfo;
 use crate::retry::{Policy, Retryable};
@@ -33,8 +34,9 @@ const LAYOUTS: [(&str, &str); 3] =
 const MAJORS: std::ops::RangeInclusive<u32> = 10..=30;
 /// As large as Linux lets everybody have it (/proc/sys/fs/pipe-max-size).
 const PIPE_SIZE: usize = 1 << 20;
-/// An error shows the last lines of a child's messages; the log shows them all.
-const LAST_LINES: usize = 5;
+/// An error shows so many of the first lines of a child's messages, and of the last; the log shows them all.
+const FIRST_LINES: usize = 4;
+const LAST_LINES: usize = 4;
 /// More of a line is not read; shown is less, so that half a password at the end is not shown either.
 const LONGEST_LINE: u64 = 64 * 1024;
 const SHOWN_OF_A_LINE: usize = 4096;
@@ -70,6 +72,7 @@ pub struct Programs {
 }
 
 /// What is needed to start a child.
+#[derive(Clone)]
 pub struct Postgres<'a> {
     connection: Conninfo,
     redactor: Redactor,
@@ -80,13 +83,31 @@ pub struct Postgres<'a> {
 impl<'a> Postgres<'a> {
     /// The configured database. A forced `shutdown` ends its children.
     pub fn new(config: &'a Config, shutdown: &'a Shutdown) -> Self {
-        let mut connection = config.connection.clone();
+        Self::at(&config.connection, config, shutdown)
+    }
+
+    /// Any other database.
+    pub fn at(connection: &Conninfo, config: &'a Config, shutdown: &'a Shutdown) -> Self {
+        let mut connection = connection.clone();
         for (keyword, value) in DEFAULTS {
             if connection.get(keyword).is_none() {
                 connection.set(keyword, value);
             }
         }
-        Postgres { connection, redactor: config.redactor(), config, shutdown }
+        let redactor = config.redactor().and(connection.password());
+        Postgres { connection, redactor, config, shutdown }
+    }
+
+    /// Another database of the same server.
+    pub fn database(&self, name: &str) -> Self {
+        let mut other = self.clone();
+        other.connection.set("dbname", name);
+        other
+    }
+
+    /// The same, with children that go on when a stop is forced: they clean up.
+    pub fn unstoppable(&self, shutdown: &'a Shutdown) -> Self {
+        Postgres { shutdown, ..self.clone() }
     }
 
     /// Asks the server for its version and the database's size, with a real query; three tries.
@@ -94,39 +115,84 @@ impl<'a> Postgres<'a> {
     /// # Errors
     /// psql's own words of the last try.
     pub fn ask_server(&self, programs: &Programs) -> Result<Server> {
+        let sleep = |wait| self.shutdown.sleep_unless_forced(wait);
+        Ok(CONNECT.run(sleep, || self.ask(programs).map_err(Attempt))?)
+    }
+
+    /// The same with one try.
+    ///
+    /// # Errors
+    /// psql's own words.
+    pub fn ask(&self, programs: &Programs) -> Result<Server> {
         const QUERY: &str =
             "SELECT current_setting('server_version_num'), current_setting('server_version'), \
-                             pg_database_size(current_database())";
-        let sleep = |wait| self.shutdown.sleep_unless_forced(wait);
-        let reach = || {
-            let what = || format!("cannot reach database \"{}\"", self.config.database);
-            self.query(programs, QUERY).with_context(what).map_err(Attempt)
-        };
-        let answer = CONNECT.run(sleep, reach)?;
+                             pg_database_size(current_database());";
+        let database = self.connection.get("dbname").unwrap_or_default();
+        let answer = self.query(programs, QUERY);
+        let answer = answer.with_context(|| format!("cannot reach database \"{database}\""))?;
         parse_server(&answer).ok_or_else(|| anyhow!("psql answered \"{answer}\" to: {QUERY}"))
     }
 
-    fn query(&self, programs: &Programs, query: &str) -> Result<String> {
-        let mut command = self.command(&programs.directory.join("psql"));
-        // -X: no psqlrc; -A, -t: bare values; -F: a separator that no version contains.
-        command.args(["-X", "-A", "-t", "-w", "-F", "\t", "-v", "ON_ERROR_STOP=1", "-c", query]);
+    /// Has psql run a script (SQL and psql's own commands, each statement by itself) and answers with what it
+    /// prints: rows, their values between tabs.
+    ///
+    /// # Errors
+    /// psql's own words.
+    pub fn query(&self, programs: &Programs, script: &str) -> Result<String> {
+        let mut command = self.psql(programs);
+        // -A, -t: bare values; -F: a separator that no version contains.
+        command.args(["-A", "-t", "-F", "\t"]);
         // psql's words are all in its error.
-        let mut child = self.start("psql", Level::Debug, command)?;
+        let mut child = self.start("psql", Level::Debug, command, Stdio::piped())?;
+        // psql reads faster than it answers, so that neither waits for the other; one that ended says why.
+        let sent = child.input().write_all(script.as_bytes());
+        child.close_input();
         let mut answer = String::new();
-        child.stdout.read_to_string(&mut answer).context("cannot read psql's answer")?;
+        child.output().read_to_string(&mut answer).context("cannot read psql's answer")?;
         child.finish()?;
+        sent.context("psql ended before its script did")?;
         Ok(answer.trim_end().to_owned())
     }
 
-    /// Starts pg_dump in its plain format.
+    /// Starts psql on a script that comes by its standard input.
     ///
     /// # Errors
     /// Where the program cannot be started.
-    pub fn dump(&self, programs: &Programs) -> Result<Process> {
+    pub fn start_psql(&self, programs: &Programs) -> Result<Process> {
+        let mut command = self.psql(programs);
+        // -b: the statement that failed is shown.
+        command.args(["-b", "-o", "/dev/null"]);
+        self.start("psql", Level::Warn, command, Stdio::piped())
+    }
+
+    /// -X: no psqlrc; -f -: messages name the line.
+    fn psql(&self, programs: &Programs) -> Command {
+        let mut command = self.command(&programs.directory.join("psql"));
+        command.args(["-X", "-q", "-w", "-v", "ON_ERROR_STOP=1", "-f", "-"]);
+        command
+    }
+
+    /// Starts pg_dump. The custom format is left uncompressed: compressing is pgkeep's part.
+    ///
+    /// # Errors
+    /// Where the program cannot be started.
+    pub fn dump(&self, programs: &Programs, format: Format) -> Result<Process> {
         let mut command = self.command(&programs.directory.join("pg_dump"));
         let lock_timeout = self.config.lock_timeout.as_millis();
-        command.args(["--format=plain", "--no-password"]).arg(format!("--lock-wait-timeout={lock_timeout}"));
-        self.start("pg_dump", Level::Warn, command)
+        command.args(["--no-password", &format!("--format={format}"), "--compress=0"]);
+        command.arg(format!("--lock-wait-timeout={lock_timeout}"));
+        self.start("pg_dump", Level::Warn, command, Stdio::null())
+    }
+
+    /// Starts pg_restore on an archive of the custom format that comes by its standard input, or with
+    /// `arguments` that name a file.
+    ///
+    /// # Errors
+    /// Where the program cannot be started.
+    pub fn start_pg_restore(&self, programs: &Programs, arguments: &[String]) -> Result<Process> {
+        let mut command = self.command(&programs.directory.join("pg_restore"));
+        command.args(["--no-password", "--exit-on-error"]).args(arguments);
+        self.start("pg_restore", Level::Warn, command, Stdio::piped())
     }
 
     fn command(&self, program: &Path) -> Command {
@@ -142,9 +208,9 @@ impl<'a> Postgres<'a> {
         command
     }
 
-    fn start(&self, name: &'static str, level: Level, mut command: Command) -> Result<Process> {
+    fn start(&self, name: &'static str, level: Level, mut command: Command, stdin: Stdio) -> Result<Process> {
         let program = command.get_program().to_string_lossy().into_owned();
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let mut child = command.spawn().with_context(|| format!("cannot start {program}"))?;
         let group = Pid::from_child(&child);
         let watched = self.shutdown.watch(group);
@@ -154,11 +220,15 @@ impl<'a> Postgres<'a> {
         // Larger, the pipe lets the child and this process take turns less often. A container may not be
         // allowed to.
         let _ = fcntl_setpipe_size(&stdout, PIPE_SIZE);
+        let stdin = child.stdin.take();
+        if let Some(stdin) = &stdin {
+            let _ = fcntl_setpipe_size(stdin, PIPE_SIZE);
+        }
         let redactor = self.redactor.clone();
         let messages = thread::Builder::new()
             .name(format!("{name} messages"))
             .spawn(move || relay_messages(name, level, BufReader::new(stderr), &redactor))?;
-        Ok(Process { name, child, group, stdout, messages: Some(messages), watched: Some(watched) })
+        Ok(Process { name, child, group, stdin, stdout, messages: Some(messages), watched: Some(watched) })
     }
 }
 
@@ -167,18 +237,35 @@ pub struct Process {
     name: &'static str,
     child: Child,
     group: Pid,
-    /// What it writes.
-    pub stdout: ChildStdout,
+    stdin: Option<ChildStdin>,
+    stdout: ChildStdout,
     messages: Option<JoinHandle<Vec<String>>>,
     watched: Option<Watched>,
 }
 
 impl Process {
-    /// Waits for the end.
+    /// What it writes.
+    pub fn output(&mut self) -> &mut ChildStdout {
+        &mut self.stdout
+    }
+
+    /// What it reads, where it was started to. Before it is closed, the child is killed, unless
+    /// [`Process::finish`] or [`Process::close_input`] closes it: an end is something that a child acts upon.
+    pub fn input(&mut self) -> &mut ChildStdin {
+        self.stdin.as_mut().expect("an input that is open")
+    }
+
+    /// Tells the child that there is no more to read.
+    pub fn close_input(&mut self) {
+        self.stdin = None;
+    }
+
+    /// Closes its input and waits for the end.
     ///
     /// # Errors
     /// Any status but 0, with the child's last messages.
     pub fn finish(mut self) -> Result<()> {
+        self.close_input();
         let (status, messages) = self.reap()?;
         if status.success() {
             return Ok(());
@@ -205,14 +292,24 @@ impl Drop for Process {
     }
 }
 
-/// Logs what a child says, line by line, and answers with the last lines.
+/// Whether a failure is that the other end of a pipe was closed.
+pub fn is_broken_pipe(failure: &anyhow::Error) -> bool {
+    let io = failure.chain().find_map(|cause| cause.downcast_ref::<io::Error>());
+    io.is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Logs what a child says, line by line, and answers with the first and the last lines.
 fn relay_messages(name: &str, level: Level, mut messages: impl BufRead, redactor: &Redactor) -> Vec<String> {
-    let mut last = VecDeque::new();
+    let (mut first, mut last, mut left_out) = (Vec::new(), VecDeque::new(), false);
     let mut line = Vec::new();
     loop {
         line.clear();
         match messages.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line) {
-            Ok(0) | Err(_) => return last.into(),
+            Ok(0) | Err(_) => {
+                first.extend(left_out.then(|| "…".to_owned()));
+                first.extend(last);
+                return first;
+            }
             Ok(_) => {}
         }
         if !line.ends_with(b"\n") {
@@ -225,10 +322,15 @@ fn relay_messages(name: &str, level: Level, mut messages: impl BufRead, redactor
             continue;
         }
         log!(level, "{name} says: {text}");
-        if last.len() == LAST_LINES {
-            last.pop_front();
+        if first.len() < FIRST_LINES {
+            first.push(text);
+            continue;
         }
         last.push_back(text);
+        if last.len() > LAST_LINES {
+            last.pop_front();
+            left_out = true;
+        }
     }
 }
 
@@ -360,10 +462,11 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_redacted_bounded_and_the_last_are_kept() {
+    fn messages_are_redacted_and_bounded_and_the_first_and_last_are_kept() {
         let redactor = Redactor::new([crate::secret::Secret::new("hush")]);
-        let text = format!("1\n2\n\n3 hush\n4\n{}\n5", "x".repeat(LONGEST_LINE as usize + 10));
-        let last = relay_messages("test", Level::Debug, text.as_bytes(), &redactor);
-        assert_eq!(last, ["2", "3 ***", "4", &"x".repeat(SHOWN_OF_A_LINE), "5"]);
+        let text = format!("1\n2\n\n3 hush\n4\n{}\n6", "x".repeat(LONGEST_LINE as usize + 10));
+        let relay = |text: &str| relay_messages("test", Level::Debug, text.as_bytes(), &redactor);
+        assert_eq!(relay(&text), ["1", "2", "3 ***", "4", &"x".repeat(SHOWN_OF_A_LINE), "6"]);
+        assert_eq!(relay(&format!("{text}\n7\n8\n9\n")), ["1", "2", "3 ***", "4", "…", "6", "7", "8", "9"]);
     }
 }

@@ -2,11 +2,12 @@
 
 use std::fmt;
 
-use anyhow::{bail, Context, Result};
+use anyhow::{bail, Result};
 use chrono::Utc;
 use log::{info, warn};
 
 use crate::config::Config;
+use crate::list;
 use crate::logging;
 use crate::retention::{self, Decision};
 use crate::s3::Client;
@@ -38,9 +39,7 @@ impl fmt::Display for Pruned {
 /// # Errors
 /// Where the bucket cannot be listed.
 pub fn plan(config: &Config, s3: &Client) -> Result<Vec<Decision>> {
-    let catalog = config.catalog();
-    let objects = s3.list_objects(catalog.prefix()).context("cannot list the backups")?;
-    Ok(retention::plan(&catalog.backups(objects), config.retention, Utc::now()))
+    Ok(retention::plan(&list::backups(config, s3)?, config.retention, Utc::now()))
 }
 
 /// Deletes what `plan` lets go; a deletion that fails is logged and passed over.

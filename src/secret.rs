@@ -44,6 +44,11 @@ impl Redactor {
         Redactor { secrets }
     }
 
+    /// The same, and a further secret.
+    pub fn and(self, secret: Option<&Secret>) -> Self {
+        Self::new(self.secrets.into_iter().chain(secret.cloned()))
+    }
+
     /// The text with the mask wherever one of the secrets stood.
     pub fn clean(&self, text: &str) -> String {
         self.secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.expose(), MASK))

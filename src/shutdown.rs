@@ -30,9 +30,17 @@ pub fn end_at_signals() -> io::Result<()> {
 }
 
 /// The signals received so far, and the children that a forced stop has to end. Clones share them.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Shutdown {
     shared: Arc<Shared>,
+    /// So many signals force nothing yet.
+    forgiven: usize,
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Shutdown { shared: Arc::default(), forgiven: 1 }
+    }
 }
 
 #[derive(Default)]
@@ -44,7 +52,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     signals: Vec<i32>,
-    children: Vec<Pid>,
+    /// And how many signals each of them is forgiven.
+    children: Vec<(Pid, usize)>,
 }
 
 impl Shutdown {
@@ -64,14 +73,20 @@ impl Shutdown {
         Ok(shutdown)
     }
 
+    /// For work that is broken off by the first signal already: a restore can be begun again.
+    pub fn impatient(&self) -> Self {
+        Shutdown { shared: Arc::clone(&self.shared), forgiven: 0 }
+    }
+
     /// Whether a stop was asked for.
     pub fn requested(&self) -> bool {
         !self.lock().signals.is_empty()
     }
 
-    /// The exit status of a forced stop (128 and the signal's number), once there was a second signal.
+    /// The exit status of a forced stop (128 and the signal's number), once there was a second signal; of
+    /// impatient work, a first one.
     pub fn forced(&self) -> Option<i32> {
-        self.lock().signals.get(1).map(|signal| 128 + signal)
+        self.lock().signals.get(self.forgiven).map(|signal| 128 + signal)
     }
 
     /// Sleeps for `length`, or until a stop is asked for; true if none was.
@@ -80,17 +95,17 @@ impl Shutdown {
     }
 
     /// Sleeps for `length` also after a first signal, as a running backup does between two tries; true
-    /// if no second one came.
+    /// if nothing was forced.
     pub fn sleep_unless_forced(&self, length: Duration) -> bool {
-        self.sleep_while(length, |state| state.signals.len() < 2)
+        self.sleep_while(length, |state| state.signals.len() <= self.forgiven)
     }
 
     /// Until the answer is dropped, a forced stop ends the process group `leader` too.
     pub fn watch(&self, leader: Pid) -> Watched {
         let mut state = self.lock();
-        state.children.push(leader);
-        if state.signals.len() > 1 {
-            // Born after the second signal, and so not seen by it.
+        state.children.push((leader, self.forgiven));
+        if state.signals.len() > self.forgiven {
+            // Born after the signal, and so not seen by it.
             let _ = kill_process_group(leader, Signal::TERM);
         }
         Watched { shutdown: self.clone(), leader }
@@ -115,9 +130,12 @@ impl Shutdown {
         let count = self.lock().signals.len() + 1;
         match count {
             1 => {
-                info!("{name}: stopping as soon as a running backup is done; a second signal ends it at once")
+                self.kill_children(Signal::TERM, 0);
+                info!(
+                    "{name}: stopping as soon as a running backup is done; a second signal ends it at once"
+                );
             }
-            2 => warn!("second signal ({name}): ending the running backup now"),
+            2 => warn!("second signal ({name}): ending everything now"),
             _ => {}
         }
         self.lock().signals.push(signal);
@@ -131,17 +149,18 @@ impl Shutdown {
 
     fn force(&self, status: i32) {
         let started = Instant::now();
-        self.kill_children(Signal::TERM);
+        self.kill_children(Signal::TERM, 1);
         thread::sleep(CHILD_GRACE);
-        self.kill_children(Signal::KILL);
+        self.kill_children(Signal::KILL, 1);
         thread::sleep(FORCED_EXIT_AFTER.saturating_sub(started.elapsed()));
         // Still here: somebody waits for the network. The spool has no name, so it goes with the process.
         warn!("not done in time: exiting; an upload that was not aborted is swept by a later run");
         std::process::exit(status);
     }
 
-    fn kill_children(&self, signal: Signal) {
-        for &leader in &self.lock().children {
+    /// Those that are forgiven no more than this.
+    fn kill_children(&self, signal: Signal, forgiven: usize) {
+        for &(leader, _) in self.lock().children.iter().filter(|(_, patience)| *patience <= forgiven) {
             let _ = kill_process_group(leader, signal);
         }
     }
@@ -160,6 +179,6 @@ pub struct Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        self.shutdown.lock().children.retain(|&leader| leader != self.leader);
+        self.shutdown.lock().children.retain(|(leader, _)| *leader != self.leader);
     }
 }

@@ -4,6 +4,7 @@
 //! an [`S3Error`] that names the operation and the object, and what may go well the next time is tried
 //! again. Multipart uploads are in [`multipart`].
 
+mod download;
 mod error;
 pub mod multipart;
 mod uploads;
@@ -23,6 +24,7 @@ use ureq::http::{HeaderMap, Request, Response};
 use ureq::tls::{RootCerts, TlsConfig};
 use ureq::{Agent, AsSendBody, SendBody};
 
+pub use self::download::Download;
 pub use self::error::{Fault, S3Error};
 pub use self::uploads::PendingUpload;
 use crate::config::S3Config;
@@ -58,6 +60,10 @@ pub struct Object {
     /// Bytes.
     pub size: u64,
 }
+
+/// What an object says about itself: names in lower case, and values; kept as `x-amz-meta-…`
+/// (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html>).
+pub type Metadata = Vec<(&'static str, String)>;
 
 /// One bucket and the right to use it.
 #[derive(Clone)]
@@ -119,8 +125,12 @@ impl Client {
     ///
     /// # Errors
     /// S3's refusal, or a wrong checksum of what arrived.
-    pub fn put_object(&self, key: &str, part: &Part) -> Result<()> {
-        let action = || self.bucket.put_object(Some(&self.credentials), key);
+    pub fn put_object(&self, key: &str, part: &Part, metadata: &Metadata) -> Result<()> {
+        let action = || {
+            let mut action = self.bucket.put_object(Some(&self.credentials), key);
+            describe(&mut action, metadata);
+            action
+        };
         self.retry(|| {
             let answer = self.send("PutObject", key, action(), &Body::Part(part))?;
             self.check_etag("PutObject", key, part, &answer.headers).map(drop)
@@ -193,10 +203,11 @@ impl Client {
         }
     }
 
-    fn create_multipart_upload(&self, key: &str) -> Result<String> {
+    fn create_multipart_upload(&self, key: &str, metadata: &Metadata) -> Result<String> {
         let name = "CreateMultipartUpload";
         self.retry(|| {
-            let action = self.bucket.create_multipart_upload(Some(&self.credentials), key);
+            let mut action = self.bucket.create_multipart_upload(Some(&self.credentials), key);
+            describe(&mut action, metadata);
             let answer = self.send(name, key, action, &Body::Bytes(b""))?;
             let parsed = CreateMultipartUpload::parse_response(&answer.body)
                 .map_err(|problem| self.error(name, key, Fault::unreadable(&problem.to_string())))?;
@@ -260,9 +271,23 @@ impl Client {
         &self,
         operation: &'static str,
         key: &str,
-        mut action: A,
+        action: A,
         body: &Body<'_>,
     ) -> Result<Answer> {
+        let mut answer = self.request(operation, key, action, body)?;
+        let body = self.read_text(operation, key, &mut answer)?;
+        Ok(Answer { headers: answer.headers().clone(), body })
+    }
+
+    /// Signs and sends one request; the answer is a success, and its body is yet to be read. The action's own
+    /// headers are signed.
+    fn request<'a, A: S3Action<'a>>(
+        &self,
+        operation: &'static str,
+        key: &str,
+        mut action: A,
+        body: &Body<'_>,
+    ) -> Result<Response<ureq::Body>> {
         let (length, md5): (u64, Option<[u8; 16]>) = match body {
             Body::None => (0, None),
             Body::Bytes(bytes) => (bytes.len() as u64, Some(Md5::digest(bytes).into())),
@@ -270,35 +295,46 @@ impl Client {
         };
         let mut request = Request::builder().method(A::METHOD.to_str());
         if let Some(md5) = md5 {
-            let md5 = BASE64_STANDARD.encode(md5);
-            action.headers_mut().insert("content-md5", md5.clone());
+            action.headers_mut().insert("content-md5", BASE64_STANDARD.encode(md5));
             // Without a given length the body would be sent in chunks, which S3 does not take.
-            request = request.header("content-md5", md5).header(CONTENT_LENGTH, length);
+            request = request.header(CONTENT_LENGTH, length);
+        }
+        for (name, value) in action.headers_mut().iter() {
+            request = request.header(name, value);
         }
         if length >= EXPECT_FROM {
             request = request.header(EXPECT, "100-continue");
         }
         let request = request.uri(action.sign(SIGNATURE_VALIDITY).as_str());
         let patience = if operation == "CompleteMultipartUpload" { COMPLETE_TIMEOUT } else { STALL_TIMEOUT };
-        let failed = |problem: ureq::Error| self.error(operation, key, self.transport_fault(&problem));
-
         let answer = match body {
             Body::None => self.run(request, (), patience),
             Body::Bytes(bytes) => self.run(request, *bytes, patience),
             Body::Part(part) => self.run(request, SendBody::from_reader(&mut part.reader()), patience),
         };
-        let mut answer = answer.map_err(failed)?;
-        let text = answer.body_mut().with_config().limit(LONGEST_ANSWER).read_to_vec().map_err(failed)?;
-        let text = String::from_utf8_lossy(&text).into_owned();
+        let mut answer =
+            answer.map_err(|problem| self.error(operation, key, self.transport_fault(&problem)))?;
         let status = answer.status();
         debug!("{operation} {}: {status}", self.place(key));
         if !status.is_success() {
             let retry_after =
                 answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+            let text = self.read_text(operation, key, &mut answer)?;
             let fault = Fault::refused(status.as_u16(), retry_after.map(Duration::from_secs), &text);
             return Err(self.error(operation, key, fault));
         }
-        Ok(Answer { headers: answer.headers().clone(), body: text })
+        Ok(answer)
+    }
+
+    fn read_text(
+        &self,
+        operation: &'static str,
+        key: &str,
+        answer: &mut Response<ureq::Body>,
+    ) -> Result<String> {
+        let bytes = answer.body_mut().with_config().limit(LONGEST_ANSWER).read_to_vec();
+        let bytes = bytes.map_err(|problem| self.error(operation, key, self.transport_fault(&problem)))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     fn run(
@@ -362,4 +398,16 @@ impl Client {
         let endpoint = self.bucket.base_url().origin().ascii_serialization();
         Fault::Unanswered { reason: format!("{what} (at {endpoint})"), transient }
     }
+}
+
+/// Adds the metadata to a request that makes an object. A header is printable ASCII, and its signature is of
+/// single spaces
+/// (<https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html>).
+fn describe<'a>(action: &mut impl S3Action<'a>, metadata: &Metadata) {
+    for (name, value) in metadata {
+        let plain = value.replace(|c: char| !c.is_ascii_graphic() && c != ' ', "?");
+        let plain = plain.split_whitespace().collect::<Vec<_>>().join(" ");
+        action.headers_mut().insert(format!("x-amz-meta-{name}"), plain);
+    }
+    action.headers_mut().insert("content-type", "application/gzip");
 }

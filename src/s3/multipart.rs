@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, ensure, Context, Error, Result};
 use log::warn;
 
-use super::Client;
+use super::{Client, Metadata};
 use crate::shutdown::Shutdown;
 use crate::spool::Part;
 
@@ -50,6 +50,7 @@ pub struct Upload {
 #[derive(Default)]
 struct Shared {
     key: String,
+    metadata: Metadata,
     /// S3's id; set with the first part.
     id: OnceLock<String>,
     /// Held by the thread that asks for the id.
@@ -68,6 +69,7 @@ impl Upload {
     pub fn start(
         client: &Client,
         key: &str,
+        metadata: Metadata,
         concurrency: NonZeroUsize,
         acknowledged: Arc<AtomicU64>,
         shutdown: &Shutdown,
@@ -76,7 +78,8 @@ impl Upload {
         // Held by the threads alone: when they are gone, no part is taken any more.
         let parts = Arc::new(Mutex::new(parts));
         let (result, done) = mpsc::channel();
-        let shared = Arc::new(Shared { key: key.to_owned(), acknowledged, ..Shared::default() });
+        let shared = Shared { key: key.to_owned(), metadata, acknowledged, ..Shared::default() };
+        let shared = Arc::new(shared);
         for _ in 0..concurrency.get() {
             let (client, shared) = (client.clone(), Arc::clone(&shared));
             let (parts, result) = (Arc::clone(&parts), result.clone());
@@ -107,14 +110,16 @@ impl Upload {
     }
 
     /// Uploads the last part and makes the object appear. Call it only with a backup that is proven whole.
+    /// S3 takes metadata at the beginning only, so `known_now` is kept with an object of a single part.
     ///
     /// # Errors
     /// S3's refusal of a part or of the whole; nothing of it is left then.
-    pub fn commit(mut self, last: Part) -> Result<()> {
+    pub fn commit(mut self, last: Part, known_now: (&'static str, String)) -> Result<()> {
         let full = self.full.take().expect("the upload has not ended");
         if last.number == 1 {
             let length = last.length;
-            self.client.put_object(&self.shared.key, &last)?;
+            let metadata = self.shared.metadata.iter().cloned().chain([known_now]).collect();
+            self.client.put_object(&self.shared.key, &last, &metadata)?;
             self.shared.acknowledged.store(length, Ordering::Relaxed);
             self.ended = true;
             return Ok(());
@@ -235,7 +240,9 @@ impl Shared {
     fn id(&self, client: &Client) -> Result<&str> {
         let _one_at_a_time = self.beginning.lock().unwrap_or_else(PoisonError::into_inner);
         if self.id.get().is_none() {
-            let id = client.create_multipart_upload(&self.key).context("cannot begin the upload")?;
+            let id = client
+                .create_multipart_upload(&self.key, &self.metadata)
+                .context("cannot begin the upload")?;
             self.id.get_or_init(|| id);
         }
         Ok(self.id.get().expect("just now set"))

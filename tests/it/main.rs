@@ -13,5 +13,6 @@ mod failures;
 mod health;
 mod majors;
 mod names_and_secrets;
+mod restore;
 mod retention;
 mod s3_faults;

@@ -210,7 +210,7 @@ impl Server {
     pub fn contents(&self, database: &str) -> (String, String) {
         let tables = self.psql(
             database,
-            "SELECT schemaname || '.' || tablename FROM pg_tables
+            "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables
              WHERE schemaname NOT IN ('pg_catalog', 'information_schema') ORDER BY 1",
         );
         let counts: Vec<String> = tables
@@ -280,6 +280,9 @@ impl PausedDump {
         fs::write(self.gate.path().join("go"), "").expect("the cue");
     }
 }
+
+/// Everything that pg_dump treats specially; `{role}` is a role that exists.
+pub const EVERYTHING: &str = include_str!("everything.sql");
 
 /// Tables with something to see: a shop, with constraints, a view, a sequence, and text that needs escaping.
 pub const SHOP: &str = r"

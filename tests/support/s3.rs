@@ -5,13 +5,16 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use base64::prelude::{Engine, BASE64_STANDARD};
 use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::BodyExt;
-use hyper::body::{Body, Incoming};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::{HeaderValue, ETAG, RETRY_AFTER};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -47,6 +50,8 @@ pub enum Fault {
     LoseAnswer,
     /// Holds the request for so long before it lets it through.
     Hold(Duration),
+    /// Lets it through, and closes the connection behind so many bytes of the answer's body.
+    CutAnswer(usize),
     /// Answers 200 with this document.
     Document(&'static str),
     /// Lets it through, and tells another ETag than the right one.
@@ -232,7 +237,7 @@ async fn answer(
             return Ok(Response::new(s3s::Body::from(Bytes::from_static(xml.as_bytes()))));
         }
         Some(Fault::Hold(time)) => tokio::time::sleep(time).await,
-        Some(Fault::LoseAnswer | Fault::WrongEtag | Fault::ChangeBody) | None => {}
+        Some(Fault::LoseAnswer | Fault::WrongEtag | Fault::ChangeBody | Fault::CutAnswer(_)) | None => {}
     }
     let (head, body) = request.into_parts();
     let mut body = body.collect().await.map_err(io::Error::other)?.to_bytes().to_vec();
@@ -256,7 +261,39 @@ async fn answer(
             answer.headers_mut().insert(ETAG, wrong);
             Ok(answer)
         }
+        (Some(Fault::CutAnswer(bytes)), Ok(answer)) => Ok(answer
+            .map(|body| s3s::Body::http_body_unsync(CutBody { body: body.boxed_unsync(), left: bytes }))),
         (_, answer) => answer.map_err(|problem| io::Error::other(format!("{problem:?}"))),
+    }
+}
+
+/// An answer's first bytes, and then a failure, which closes the connection.
+struct CutBody {
+    body: UnsyncBoxBody<Bytes, s3s::StdError>,
+    left: usize,
+}
+
+impl Body for CutBody {
+    type Data = Bytes;
+    type Error = s3s::StdError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, s3s::StdError>>> {
+        if self.left == 0 {
+            return Poll::Ready(Some(Err(io::Error::from(io::ErrorKind::ConnectionAborted).into())));
+        }
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        let Poll::Ready(Some(Ok(frame))) = polled else { return polled };
+        let Ok(mut data) = frame.into_data() else { return Poll::Ready(None) };
+        data.truncate(self.left);
+        self.left -= data.len();
+        Poll::Ready(Some(Ok(Frame::data(data))))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
