@@ -9,12 +9,12 @@ use log::{info, warn};
 
 use crate::agenda::Agenda;
 use crate::backup;
-use crate::catalog::Backup;
 use crate::config::{Config, Interval, OnStart};
+use crate::drill;
 use crate::logging;
 use crate::s3::Client;
 use crate::shutdown::Shutdown;
-use crate::status::{Failure, Keeper, Newest, Status, BEAT};
+use crate::status::{Drill, Failure, Keeper, Newest, Status, BEAT};
 use crate::units;
 
 /// The wall clock can jump (NTP, a suspended host), so it is looked at at least this often; each look is a
@@ -39,13 +39,22 @@ pub fn run(config: &Config, s3: &Client, shutdown: &Shutdown) -> Result<()> {
     let status = Status { started, alive: started, broken_off, ..Status::default() };
     let status = Keeper::create(path, status)?;
     let mut agenda = Agenda::new(&interval.schedule, &Local, started)?;
+    let mut drills =
+        config.drill_interval().map(|of| Agenda::new(&of.schedule, &Local, started)).transpose()?;
     let daemon = Daemon { config, s3, shutdown, status };
     daemon.tell(agenda.next());
+    if let Some(drills) = &drills {
+        info!("next drill at {}", both_times(drills.next()));
+    }
     let (mut looked, mut ran) = (false, false);
     loop {
         let now = Utc::now();
         agenda.check_clock(now)?;
         daemon.status.update(|status| status.next_fire = Some(agenda.next()));
+        if let Some(drills) = &mut drills {
+            drills.check_clock(now)?;
+        }
+        let drill_is_due = drills.as_ref().is_some_and(|drills| drills.next() <= now);
         if agenda.next() <= now {
             let late = (now - agenda.next()).to_std().unwrap_or_default();
             info!("scheduled backup of {} starts{}", both_times(agenda.next()), lateness(late));
@@ -62,7 +71,18 @@ pub fn run(config: &Config, s3: &Client, shutdown: &Shutdown) -> Result<()> {
                 daemon.tell(agenda.next());
             }
         }
-        let wait = (agenda.next() - Utc::now()).to_std().unwrap_or_default().min(LONGEST_SLEEP);
+        // Behind a backup that is due as well: it is the newest then.
+        if let Some(drills) = drills.as_mut().filter(|_| drill_is_due) {
+            if !shutdown.requested() {
+                daemon.have_drill(drills.next());
+            }
+            drills.advance(Utc::now())?;
+            if !shutdown.requested() {
+                info!("next drill at {}", both_times(drills.next()));
+            }
+        }
+        let next = drills.as_ref().map_or(agenda.next(), |drills| agenda.next().min(drills.next()));
+        let wait = (next - Utc::now()).to_std().unwrap_or_default().min(LONGEST_SLEEP);
         if !shutdown.sleep(wait) {
             info!("stopped");
             return Ok(());
@@ -103,6 +123,29 @@ impl Daemon<'_> {
             status.running_since = None;
             status.broken_off = None;
         });
+    }
+
+    /// Restores the newest backup and drops it again; a stop breaks it off.
+    fn have_drill(&self, planned: DateTime<Utc>) {
+        info!("scheduled drill of {} starts", both_times(planned));
+        let run = || {
+            let _beat = self.status.beat()?;
+            drill::run(self.config, self.s3, &self.shutdown.impatient(), "latest")
+        };
+        let result = match survive(run) {
+            Ok(outcome) => Ok(format!(
+                "{} restored in {}: {}",
+                outcome.key,
+                units::duration(outcome.took),
+                outcome.counted
+            )),
+            Err(_) if self.shutdown.requested() => return warn!("the drill was broken off"),
+            Err(failure) => {
+                logging::failure("drill failed", &failure);
+                Err(format!("{failure:#}"))
+            }
+        };
+        self.status.update(|status| status.drill = Some(Drill { time: Utc::now(), result }));
     }
 
     /// Finds the newest backup, so that a restart does not forget; answers whether it could. A look that
@@ -193,7 +236,7 @@ fn reason_to_wait(
 }
 
 /// One run; a panic in it becomes a failure.
-fn survive(run: impl FnOnce() -> Result<Backup>) -> Result<Backup> {
+fn survive<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
     // The panic's message and trace were logged where it happened.
     panic::catch_unwind(AssertUnwindSafe(run))
         .unwrap_or_else(|_| Err(anyhow!("a bug in pgkeep: see the panic above")))
@@ -259,8 +302,8 @@ mod tests {
 
     #[test]
     fn a_run_that_panics_is_a_failure() {
-        assert!(survive(|| panic!("a panic")).unwrap_err().to_string().contains("a bug in pgkeep"));
-        assert!(survive(|| Err(anyhow!("a failure"))).is_err());
+        assert!(survive::<()>(|| panic!("a panic")).unwrap_err().to_string().contains("a bug in pgkeep"));
+        assert!(survive::<()>(|| Err(anyhow!("a failure"))).is_err());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use chrono::{DateTime, Local, TimeZone, Utc};
 use crate::config::Config;
 use crate::logging;
 use crate::schedule::Schedule;
-use crate::status::{Status, BEAT};
+use crate::status::{Drill, Status, BEAT};
 use crate::units;
 
 /// A daemon that has been silent for longer hangs, or is not there.
@@ -42,6 +42,10 @@ fn verdict<Z: TimeZone>(
     zone: &Z,
     now: DateTime<Utc>,
 ) -> Result<String, String> {
+    // A backup that does not restore is none, however young it is.
+    if let Some(Drill { time, result: Err(reason) }) = &status.drill {
+        return Err(format!("the drill of {} failed: {reason}", show(*time)));
+    }
     let silent = age(status.alive, now);
     if silent > LONGEST_SILENCE {
         return Err(format!("the daemon gave its last sign of life {} ago", units::duration(silent)));
@@ -136,6 +140,17 @@ mod tests {
         assert!(nightly(&fresh, "22 03:00:00").unwrap_err().contains("started at 2026-11-20"));
         let failing = Status { failure: failed("20 12:00:05"), ..fresh };
         assert!(nightly(&failing, "20 12:00:10").unwrap_err().contains("S3 said no"));
+    }
+
+    #[test]
+    fn a_drill_that_failed_counts_until_one_succeeds() {
+        let drill = |result| Some(Drill { time: at("20 06:00:00"), result });
+        let status = Status { newest: newest("20 03:00:00"), ..Status::default() };
+        let failed = Status { drill: drill(Err("no role".into())), ..status.clone() };
+        let problem = nightly(&failed, "20 07:00:00").unwrap_err();
+        assert_eq!(problem, "the drill of 2026-11-20 06:00:00 UTC failed: no role");
+        let succeeded = Status { drill: drill(Ok("2 tables".into())), ..status };
+        assert!(nightly(&succeeded, "20 07:00:00").is_ok());
     }
 
     #[test]

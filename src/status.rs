@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Context;
 use chrono::{DateTime, SecondsFormat, Utc};
 use log::warn;
 use serde_json::{json, Value};
@@ -39,6 +39,17 @@ pub struct Status {
     pub broken_off: Option<DateTime<Utc>>,
     /// When the schedule fires next.
     pub next_fire: Option<DateTime<Utc>>,
+    /// The last drill.
+    pub drill: Option<Drill>,
+}
+
+/// How a drill ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drill {
+    /// When.
+    pub time: DateTime<Utc>,
+    /// What was restored, or why it could not be.
+    pub result: Result<String, String>,
 }
 
 /// A backup that is in the bucket.
@@ -70,6 +81,7 @@ impl Status {
         let value: Value = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
         let newest = &value["last_success"];
         let failure = &value["last_failure"];
+        let drill = &value["last_drill"];
         Some(Status {
             started: time(&value["started"])?,
             alive: time(&value["alive"])?,
@@ -80,6 +92,13 @@ impl Status {
             running_since: time(&value["running_since"]),
             broken_off: time(&value["broken_off"]),
             next_fire: time(&value["next_fire"]),
+            drill: time(&drill["time"]).map(|time| Drill {
+                time,
+                result: match text(&drill["failure"]) {
+                    Some(failure) => Err(failure),
+                    None => Ok(text(&drill["success"]).unwrap_or_default()),
+                },
+            }),
         })
     }
 
@@ -94,6 +113,11 @@ impl Status {
             "running_since": self.running_since.map(show),
             "broken_off": self.broken_off.map(show),
             "next_fire": self.next_fire.map(show),
+            "last_drill": self.drill.as_ref().map(|of| json!({
+                "time": show(of.time),
+                "success": of.result.as_ref().ok(),
+                "failure": of.result.as_ref().err(),
+            })),
         })
     }
 
@@ -132,7 +156,7 @@ impl Keeper {
     ///
     /// # Errors
     /// Where the file cannot be written, which is where no spool could be made either.
-    pub fn create(path: PathBuf, status: Status) -> Result<Self> {
+    pub fn create(path: PathBuf, status: Status) -> anyhow::Result<Self> {
         status.write(&path).with_context(|| {
             format!("cannot write {}: does BACKUP_TEMP_DIR name a directory for pgkeep?", path.display())
         })?;
@@ -159,7 +183,7 @@ impl Keeper {
     ///
     /// # Errors
     /// Where no thread can be started.
-    pub fn beat(&self) -> Result<mpsc::Sender<()>> {
+    pub fn beat(&self) -> anyhow::Result<mpsc::Sender<()>> {
         let (busy, done) = mpsc::channel::<()>();
         let keeper = self.clone();
         thread::Builder::new().name("status".into()).spawn(move || {
@@ -207,8 +231,11 @@ mod tests {
             running_since: Some(at(4)),
             broken_off: Some(at(5)),
             next_fire: Some(at(6)),
+            drill: Some(Drill { time: at(7), result: Ok("2 tables".into()) }),
         };
-        for status in [full, Status::default()] {
+        let failed = Drill { time: at(8), result: Err("no".into()) };
+        let drilled = Status { drill: Some(failed), ..full.clone() };
+        for status in [full, drilled, Status::default()] {
             status.write(&path).unwrap();
             assert_eq!(Status::read(&path), Some(status));
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);

@@ -9,6 +9,7 @@ mod support;
 mod backup;
 mod configuration;
 mod daemon;
+mod drill;
 mod failures;
 mod health;
 mod majors;
