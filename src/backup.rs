@@ -228,9 +228,14 @@ impl Progress {
     }
 }
 
+/// What a backup of a database of this size may take, both in bytes.
+pub fn usual_size(database_size: u64) -> u64 {
+    database_size / USUAL_RATIO
+}
+
 /// The whole backup goes to the disk where S3 is slower than the dump.
 fn warn_of_full_disk(config: &Config, database_size: u64) {
-    let need = database_size / USUAL_RATIO;
+    let need = usual_size(database_size);
     if let Some(free) = spool::free_space(&config.temp_directory).filter(|free| *free < need) {
         warn!(
             "the backup may need {} of temporary space, and only {} are free in {}: it will fail there unless S3 \

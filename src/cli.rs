@@ -32,6 +32,8 @@ Commands:
   verify [WHICH | --all] [--drill]
                       read a backup (default: the newest) and prove it whole; --drill
                       also restores it, on BACKUP_DRILL_CONNECTION_STRING's server
+  check               try now all that a backup needs: PostgreSQL, every right, S3, the
+                      clock, the disk; each line is ok or says what to do
   health              exit with 0 while the daemon is alive and its newest backup is
                       young enough, else with 1; reads a file, asks no server
 
@@ -111,6 +113,8 @@ pub enum Command {
         /// By restoring it, too.
         drill: bool,
     },
+    /// Try what a backup needs.
+    Check,
     /// Whether the daemon and its backups are well.
     Health,
     /// `--help`
@@ -130,6 +134,7 @@ impl Command {
             Command::Restore(_) => "restore",
             Command::Get { .. } => "get",
             Command::Verify { .. } => "verify",
+            Command::Check => "check",
             Command::Health => "health",
             Command::Help => "help",
             Command::Version => "version",
@@ -193,6 +198,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
                     Some("restore") => Command::Restore(restore::Options::default()),
                     Some("get") => Command::Get { which: String::new(), output: None },
                     Some("verify") => Command::Verify { which: String::new(), all: false, drill: false },
+                    Some("check") => Command::Check,
                     Some("health") => Command::Health,
                     Some("help") => Command::Help,
                     _ => return Err(format!("there is no command {name:?}")),
@@ -241,6 +247,7 @@ mod tests {
             ("list --json --all", Command::List { all: true, json: true }),
             ("prune --dry-run", Command::Prune { dry_run: true }),
             ("health", Command::Health),
+            ("check", Command::Check),
             ("verify", Command::Verify { which: "latest".into(), all: false, drill: false }),
             ("verify 2026 --drill", Command::Verify { which: "2026".into(), all: false, drill: true }),
             ("get latest -o -", Command::Get { which: "latest".into(), output: Some("-".into()) }),

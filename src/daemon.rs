@@ -266,23 +266,12 @@ fn announce(config: &Config, interval: &Interval) {
     for line in config.lines() {
         info!("{line}");
     }
-    let mut fires = Vec::new();
-    let mut at = Utc::now();
-    while let Some(fire) = interval.schedule.next(at, &Local).filter(|_| fires.len() < 4) {
-        at = fire.to_utc();
-        fires.push(at);
-    }
+    let fires = interval.schedule.fires(Utc::now(), &Local, 4);
     for (number, fire) in fires.iter().take(3).enumerate() {
         info!("fire time {}: {}", number + 1, both_times(*fire));
     }
-    let distance = fires.windows(2).map(|pair| pair[1] - pair[0]).max();
-    if let Some((days, distance)) = config.retention.days.zip(distance) {
-        if TimeDelta::days(days.into()) < distance {
-            warn!(
-                "BACKUP_RETENTION_DAYS={days} is shorter than the {} between two backups: only the newest is ever kept",
-                units::duration(distance.to_std().unwrap_or_default())
-            );
-        }
+    if let Some(text) = config.retention.shorter_than(&fires) {
+        warn!("{text}");
     }
 }
 

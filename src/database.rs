@@ -181,7 +181,8 @@ impl<'a> Databases<'a> {
         }
     }
 
-    fn query(&self, script: &str) -> Result<String> {
+    /// What a script answers that runs in the maintenance database.
+    pub fn query(&self, script: &str) -> Result<String> {
         self.maintenance.query(&self.psql, script)
     }
 }

@@ -7,6 +7,7 @@ pub mod agenda;
 pub mod ahead;
 pub mod backup;
 pub mod catalog;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod conninfo;

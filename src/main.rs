@@ -8,7 +8,7 @@ use pgkeep::cli::{self, Command};
 use pgkeep::config::Config;
 use pgkeep::s3::Client;
 use pgkeep::shutdown::Shutdown;
-use pgkeep::{backup, daemon, drill, get, health, list, logging, prune, restore, shutdown, verify};
+use pgkeep::{backup, check, daemon, drill, get, health, list, logging, prune, restore, shutdown, verify};
 
 const FAILED: u8 = 1;
 const WRONG_USAGE: u8 = 2;
@@ -72,6 +72,7 @@ fn run(command: &Command, config: &Config) -> Result<ExitCode> {
     let s3 = Client::new(&config.s3, Shutdown::default());
     match *command {
         Command::List { all, json } => list::command(config, &s3, all, json)?,
+        Command::Check => check::command(config, &s3)?,
         Command::Prune { dry_run } => prune::command(config, &s3, dry_run)?,
         Command::Get { ref which, ref output } => get::command(config, &s3, which, output.as_deref())?,
         Command::Verify { all: true, .. } => verify::command(config, &s3, None)?,

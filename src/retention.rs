@@ -1,14 +1,40 @@
 //! Which backups to keep, and why. Pure: listing and deleting happen elsewhere.
 
+use std::fmt;
+
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::catalog::Backup;
+use crate::units;
 
 /// How long backups are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// Days of 24 hours; `None` keeps everything.
     pub days: Option<u32>,
+}
+
+impl Policy {
+    /// What to say where the policy is shorter than the distance between two of these fire times.
+    pub fn shorter_than(self, fires: &[DateTime<Utc>]) -> Option<String> {
+        let days = self.days?;
+        let distance = fires.windows(2).map(|pair| pair[1] - pair[0]).max()?;
+        (TimeDelta::days(days.into()) < distance).then(|| {
+            format!(
+                "BACKUP_RETENTION_DAYS={days} is shorter than the {} between two backups: only the newest is ever kept",
+                units::duration(distance.to_std().unwrap_or_default())
+            )
+        })
+    }
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.days {
+            Some(days) => write!(f, "backups are kept for {days} d"),
+            None => f.write_str("every backup is kept"),
+        }
+    }
 }
 
 /// What becomes of one backup.

@@ -132,6 +132,12 @@ impl Schedule {
         best.map(|instant| zone.from_utc_datetime(&instant))
     }
 
+    /// The next `count` instants after `after`, or fewer where there are no more.
+    pub fn fires<Z: TimeZone>(&self, after: DateTime<Utc>, zone: &Z, count: usize) -> Vec<DateTime<Utc>> {
+        let next = |after: DateTime<Utc>| self.next(after, zone).map(|fire| fire.to_utc());
+        std::iter::successors(next(after), |fire| next(*fire)).take(count).collect()
+    }
+
     /// The last fire time up to `now`, and the one before it; `None` when the last sixty years had no two.
     pub fn past<Z: TimeZone>(&self, now: DateTime<Utc>, zone: &Z) -> Option<[DateTime<Utc>; 2]> {
         // Forward from ever earlier, so that there is one way only to read a clock change.

@@ -7,6 +7,7 @@
 mod download;
 mod error;
 pub mod multipart;
+mod probe;
 mod uploads;
 
 use std::time::Duration;

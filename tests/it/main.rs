@@ -7,6 +7,7 @@
 mod support;
 
 mod backup;
+mod check;
 mod configuration;
 mod daemon;
 mod drill;

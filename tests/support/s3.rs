@@ -15,7 +15,7 @@ use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use hyper::header::{HeaderValue, ETAG, RETRY_AFTER};
+use hyper::header::{HeaderValue, DATE, ETAG, RETRY_AFTER};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -52,6 +52,8 @@ pub enum Fault {
     Hold(Duration),
     /// Lets it through, and closes the connection behind so many bytes of the answer's body.
     CutAnswer(usize),
+    /// Lets it through, and tells another time of day than the right one.
+    WrongTime(&'static str),
     /// Answers 200 with this document.
     Document(&'static str),
     /// Lets it through, and tells another ETag than the right one.
@@ -237,7 +239,14 @@ async fn answer(
             return Ok(Response::new(s3s::Body::from(Bytes::from_static(xml.as_bytes()))));
         }
         Some(Fault::Hold(time)) => tokio::time::sleep(time).await,
-        Some(Fault::LoseAnswer | Fault::WrongEtag | Fault::ChangeBody | Fault::CutAnswer(_)) | None => {}
+        Some(
+            Fault::LoseAnswer
+            | Fault::WrongEtag
+            | Fault::ChangeBody
+            | Fault::CutAnswer(_)
+            | Fault::WrongTime(_),
+        )
+        | None => {}
     }
     let (head, body) = request.into_parts();
     let mut body = body.collect().await.map_err(io::Error::other)?.to_bytes().to_vec();
@@ -259,6 +268,10 @@ async fn answer(
         (Some(Fault::WrongEtag), Ok(mut answer)) => {
             let wrong = HeaderValue::from_static("\"00000000000000000000000000000000\"");
             answer.headers_mut().insert(ETAG, wrong);
+            Ok(answer)
+        }
+        (Some(Fault::WrongTime(time)), Ok(mut answer)) => {
+            answer.headers_mut().insert(DATE, HeaderValue::from_static(time));
             Ok(answer)
         }
         (Some(Fault::CutAnswer(bytes)), Ok(answer)) => Ok(answer

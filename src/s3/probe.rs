@@ -1,0 +1,86 @@
+//! Small requests that show whether larger ones would go well: for `pgkeep check`.
+
+use chrono::{DateTime, Utc};
+use rusty_s3::S3Action;
+use ureq::http::header::DATE;
+use ureq::http::Request;
+
+use super::{Body, Client, Fault, Metadata, Result, STALL_TIMEOUT};
+
+impl Client {
+    /// What time it is at S3, where it says so. The request is not signed: it shows that S3 can be reached, and
+    /// works with a clock that is too wrong for signatures.
+    ///
+    /// # Errors
+    /// Where S3 cannot be reached.
+    pub fn server_time(&self) -> Result<Option<DateTime<Utc>>> {
+        let request = Request::builder().method("HEAD").uri(self.bucket.base_url().as_str());
+        let answer = self
+            .run(request, (), STALL_TIMEOUT)
+            .map_err(|problem| self.error("HeadBucket", "", self.transport_fault(&problem)))?;
+        let date = answer.headers().get(DATE).and_then(|date| date.to_str().ok());
+        Ok(date.and_then(|date| DateTime::parse_from_rfc2822(date).ok()).map(|date| date.to_utc()))
+    }
+
+    /// Stores a few bytes.
+    ///
+    /// # Errors
+    /// S3's refusal.
+    pub fn put_bytes(&self, key: &str, bytes: &[u8]) -> Result<()> {
+        let action = || self.bucket.put_object(Some(&self.credentials), key);
+        self.retry(|| self.send("PutObject", key, action(), &Body::Bytes(bytes))).map(drop)
+    }
+
+    /// Reads an object of a few bytes of text.
+    ///
+    /// # Errors
+    /// S3's refusal.
+    pub fn get_text(&self, key: &str) -> Result<String> {
+        let action = || self.bucket.get_object(Some(&self.credentials), key);
+        Ok(self.retry(|| self.send("GetObject", key, action(), &Body::None))?.body)
+    }
+
+    /// Begins a multipart upload and gives it up.
+    ///
+    /// # Errors
+    /// S3's refusal of the one or the other.
+    pub fn try_multipart_upload(&self, key: &str) -> Result<()> {
+        let upload = self.create_multipart_upload(key, &Metadata::new())?;
+        self.abort_multipart_upload(key, &upload)
+    }
+
+    /// Whether the bucket keeps what is deleted
+    /// (<https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetBucketVersioning.html>).
+    ///
+    /// # Errors
+    /// S3's refusal; not every S3-compatible server has this operation.
+    pub fn keeps_versions(&self) -> Result<bool> {
+        Ok(self.ask_bucket("GetBucketVersioning", "versioning", "Status")?.as_deref() == Some("Enabled"))
+    }
+
+    /// Whether objects of the bucket can be locked against deletion
+    /// (<https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetObjectLockConfiguration.html>).
+    ///
+    /// # Errors
+    /// S3's refusal; not every S3-compatible server has this operation.
+    pub fn locks_objects(&self) -> Result<bool> {
+        match self.ask_bucket("GetObjectLockConfiguration", "object-lock", "ObjectLockEnabled") {
+            Err(error) if error.code() == Some("ObjectLockConfigurationNotFoundError") => Ok(false),
+            answer => Ok(answer?.as_deref() == Some("Enabled")),
+        }
+    }
+
+    /// The text of an element of one of the bucket's settings.
+    fn ask_bucket(&self, name: &'static str, query: &'static str, element: &str) -> Result<Option<String>> {
+        let answer = self.retry(|| {
+            // A GET of the empty key addresses the bucket; the query makes it this operation.
+            let mut action = self.bucket.get_object(Some(&self.credentials), "");
+            action.query_mut().insert(query, "");
+            self.send(name, "", action, &Body::None)
+        })?;
+        let document = roxmltree::Document::parse(&answer.body)
+            .map_err(|problem| self.error(name, "", Fault::unreadable(&problem.to_string())))?;
+        let found = document.descendants().find(|node| node.tag_name().name() == element);
+        Ok(found.and_then(|node| node.text()).map(str::to_owned))
+    }
+}

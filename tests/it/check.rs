@@ -1,0 +1,172 @@
+//! `pgkeep check`: what would fail tonight is told today, and nothing is left behind by asking.
+
+use crate::support::pgkeep::{Outcome, Pgkeep};
+use crate::support::postgres::{self, SHOP};
+use crate::support::s3::{self, Fault};
+
+fn shop(s3: &s3::Server) -> (String, Pgkeep) {
+    let database = postgres::server().database("shop");
+    postgres::server().psql(&database, SHOP);
+    let pgkeep = Pgkeep::new(&database, s3).with("S3_PATH", "b").with("BACKUP_INTERVAL", "0 3 * * *");
+    (database, pgkeep)
+}
+
+/// The one line about `what`.
+fn line<'a>(outcome: &'a Outcome, what: &str) -> &'a str {
+    let about = |line: &&str| line.get(9..).is_some_and(|line| line.starts_with(&format!("{what}: ")));
+    outcome.stdout.lines().find(about).unwrap_or_else(|| panic!("no {what} in:\n{}", outcome.stdout))
+}
+
+fn assert_clean(s3: &s3::Server) {
+    assert!(s3.objects().is_empty() && s3.pending_uploads().is_empty(), "{:?}", s3.objects());
+}
+
+#[test]
+fn all_is_well_and_nothing_is_left() {
+    let s3 = s3::Server::start();
+    let (_, pgkeep) = shop(&s3);
+    let drill = postgres::server().connection("postgres");
+    let outcome = pgkeep.with("BACKUP_DRILL_CONNECTION_STRING", &drill).succeed(&["check"]);
+    for what in [
+        "configuration",
+        "PostgreSQL",
+        "right to read",
+        "row security",
+        "temporary space",
+        "S3",
+        "S3 list",
+        "S3 put",
+        "S3 get",
+        "S3 delete",
+        "S3 multipart upload",
+        "bucket's versioning",
+        "bucket's object lock",
+        "schedule",
+        "retention",
+        "drill",
+    ] {
+        assert!(line(&outcome, what).starts_with("ok "), "{}", outcome.stdout);
+    }
+    assert!(outcome.stdout.ends_with("all is well, 0 warnings\n"), "{}", outcome.stdout);
+    assert_eq!(s3.requests("PUT", "/b/").len(), 1);
+    assert_clean(&s3);
+}
+
+#[test]
+fn a_role_that_may_not_read_everything_is_told_what_and_how() {
+    let (server, s3) = (postgres::server(), s3::Server::start());
+    let (database, pgkeep) = shop(&s3);
+    let role = format!("{database}_reader");
+    server.psql(
+        &database,
+        &format!(
+            "CREATE ROLE {role} LOGIN PASSWORD '{0}'; CREATE SCHEMA shut; CREATE TABLE shut.up (); CREATE TABLE \"a\nb\" ();
+             GRANT SELECT ON customers, customers_id_seq, orders TO {role};
+             ALTER TABLE orders ENABLE ROW LEVEL SECURITY",
+            postgres::PASSWORD
+        ),
+    );
+    let connection = server.connection(&database).replace("user=postgres", &format!("user={role}"));
+    let pgkeep = pgkeep.with("POSTGRES_CONNECTION_STRING", &connection);
+    let outcome = pgkeep.fail(&["check"]);
+    let rights = line(&outcome, "right to read");
+    assert!(
+        rights.starts_with("FAILED ")
+            && rights.contains("public.orders_id_seq")
+            && rights.contains("shut.up"),
+        "{rights}"
+    );
+    assert!(rights.contains("GRANT pg_read_all_data") && !rights.contains("customers"), "{rights}");
+    let hidden = line(&outcome, "row security");
+    assert!(
+        hidden.starts_with("FAILED ") && hidden.contains("public.orders ") && hidden.contains("BYPASSRLS"),
+        "{hidden}"
+    );
+    assert!(outcome.log.contains("check failed: 2 steps would fail tonight"), "{}", outcome.log);
+    // And so it is: the remedies that it names are enough.
+    pgkeep.fail(&["backup"]);
+    server.psql(&database, &format!("GRANT pg_read_all_data TO {role}; ALTER ROLE {role} BYPASSRLS"));
+    pgkeep.succeed(&["check"]);
+    pgkeep.succeed(&["backup"]);
+}
+
+#[test]
+fn each_right_on_the_bucket_that_is_missing_is_named() {
+    for (method, part, what, right) in [
+        ("GET", "list-type", "S3 list", "s3:ListBucket"),
+        ("PUT", "check-", "S3 put", "s3:PutObject"),
+        ("GET", "check-", "S3 get", "s3:GetObject"),
+        ("POST", "uploads", "S3 multipart upload", "s3:AbortMultipartUpload"),
+    ] {
+        let s3 = s3::Server::start();
+        let (_, pgkeep) = shop(&s3);
+        s3.fail(1, method, part, Fault::Answer(403, "AccessDenied"));
+        let outcome = pgkeep.fail(&["check"]);
+        let line = line(&outcome, what);
+        assert!(line.starts_with("FAILED ") && line.contains(right), "{}", outcome.stdout);
+        assert_eq!(outcome.stdout.matches("FAILED").count(), 1, "{}", outcome.stdout);
+        assert_clean(&s3);
+    }
+    let s3 = s3::Server::start();
+    let (_, pgkeep) = shop(&s3);
+    s3.fail(1, "DELETE", "check-", Fault::Answer(403, "AccessDenied"));
+    let outcome = pgkeep.fail(&["check"]);
+    let line = line(&outcome, "S3 delete");
+    assert!(line.contains("s3:DeleteObject") && line.contains("is still there"), "{line}");
+}
+
+#[test]
+fn a_wrong_key_bucket_host_or_database_is_told_and_the_rest_is_tried() {
+    let s3 = s3::Server::start();
+    let (_, pgkeep) = shop(&s3);
+    let outcome = pgkeep.with("S3_SECRET_KEY", "wrong").fail(&["check"]);
+    assert!(line(&outcome, "S3 list").contains("SignatureDoesNotMatch"), "{}", outcome.stdout);
+    let (_, pgkeep) = shop(&s3);
+    let outcome = pgkeep.with("S3_BUCKET", "nowhere").fail(&["check"]);
+    assert!(line(&outcome, "S3 list").contains("see S3_BUCKET"), "{}", outcome.stdout);
+    let (_, pgkeep) = shop(&s3);
+    let outcome = pgkeep
+        .with("S3_URL", "http://127.0.0.1:1")
+        .with("POSTGRES_CONNECTION_STRING", "host=127.0.0.1 port=1 dbname=x")
+        .fail(&["check"]);
+    assert!(line(&outcome, "PostgreSQL").starts_with("FAILED "), "{}", outcome.stdout);
+    assert!(line(&outcome, "S3").contains("Connection refused"), "{}", outcome.stdout);
+    assert!(line(&outcome, "schedule").starts_with("ok "), "{}", outcome.stdout);
+    assert_clean(&s3);
+}
+
+#[test]
+fn a_wrong_clock_and_a_bucket_that_keeps_everything_are_noticed() {
+    let s3 = s3::Server::start();
+    let (_, pgkeep) = shop(&s3);
+    s3.fail(1, "HEAD", "", Fault::WrongTime("Mon, 23 Nov 2020 03:00:00 GMT"));
+    s3.fail(
+        1,
+        "GET",
+        "versioning",
+        Fault::Document("<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"),
+    );
+    s3.fail(1, "GET", "object-lock", Fault::Document(
+        "<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled></ObjectLockConfiguration>",
+    ));
+    let outcome = pgkeep.fail(&["check"]);
+    assert!(line(&outcome, "S3").contains("set this host's clock"), "{}", outcome.stdout);
+    assert!(
+        line(&outcome, "bucket's versioning").starts_with("warning  bucket's versioning: on: "),
+        "{}",
+        outcome.stdout
+    );
+    assert!(line(&outcome, "bucket's object lock").starts_with("warning "), "{}", outcome.stdout);
+}
+
+#[test]
+fn a_retention_shorter_than_the_schedule_and_an_old_newest_backup_are_warnings() {
+    let s3 = s3::Server::start();
+    let (database, pgkeep) = shop(&s3);
+    s3.plant(&format!("b/{database}/{database}_2020-01-01_00-00-00.sql.gz"), b"x");
+    let pgkeep = pgkeep.with("BACKUP_INTERVAL", "0 3 1 * *").with("BACKUP_RETENTION_DAYS", "7");
+    let outcome = pgkeep.succeed(&["check"]);
+    assert!(line(&outcome, "retention").contains("only the newest is ever kept"), "{}", outcome.stdout);
+    assert!(line(&outcome, "newest backup").starts_with("warning "), "{}", outcome.stdout);
+    assert!(outcome.stdout.ends_with("all is well, 2 warnings\n"), "{}", outcome.stdout);
+}
