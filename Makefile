@@ -21,6 +21,7 @@ demo: prerequisites ## back up, list, prune and restore a database before your e
 bench: prerequisites ## pgkeep beside what people use today, and its gzip beside others
 	@.ci/prerequisites peers
 	cargo bench --locked --bench compare
+	cargo bench --locked --bench restore
 	cargo bench --locked --bench gzip
 
 lint:

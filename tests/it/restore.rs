@@ -1,11 +1,15 @@
 //! The way back: restored is what was backed up, or nothing at all.
 
 use std::fs;
+use std::io::Write;
 use std::process::Stdio;
 
-use crate::support::pgkeep::Pgkeep;
+use rustix::process::Signal;
+
+use crate::support::pgkeep::{Pgkeep, Running};
 use crate::support::postgres::{self, noise, Server, EVERYTHING, SHOP};
 use crate::support::s3::{self, Fault};
+use crate::support::wait_for;
 
 /// The one backup of a database that `sql` makes.
 fn backed_up(name: &str, sql: &str, format: &str) -> (String, s3::Server, Pgkeep, String) {
@@ -316,4 +320,81 @@ fn a_connection_that_breaks_is_gone_on_with_where_it_broke() {
     s3.fail(5, "GET", "/noise", Fault::Answer(403, "AccessDenied"));
     let log = pgkeep.fail(&["verify"]).log;
     assert!(log.contains("GetObject") && log.contains("403 AccessDenied"), "{log}");
+}
+
+/// Restoring stands still in the midst of a table's rows.
+fn paused(into: &str) -> (s3::Server, Running) {
+    let server = postgres::server();
+    let (_, s3, pgkeep, _) = backed_up("noise", &noise(24), "plain");
+    s3.fail(1, "GET", "/noise", Fault::StopAnswer(8_000_000));
+    let running = pgkeep.start(&["restore", "latest", "--database", into]);
+    let copying =
+        format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{into}' AND query LIKE 'COPY %'");
+    wait_for("rows on their way", || (server.psql("postgres", &copying).trim() == "1").then_some(()));
+    (s3, running)
+}
+
+#[test]
+fn a_signal_breaks_a_restore_off_and_leaves_nothing() {
+    let server = postgres::server();
+    let (_s3, mut running) = paused("stopped");
+    running.signal(Signal::TERM);
+    assert_eq!(running.wait(), 143, "{}", running.log());
+    assert!(running.log().contains("the database \"stopped\" was dropped again"), "{}", running.log());
+    assert!(!exists(server, "stopped"));
+}
+
+#[test]
+fn a_restore_that_is_killed_commits_nothing() {
+    let server = postgres::server();
+    let empty = server.database("empty");
+    let (_s3, mut running) = paused(&empty);
+    running.signal(Signal::KILL);
+    running.wait();
+    // psql sees the end of its input, and ends as well.
+    let guests = format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{empty}'");
+    wait_for("psql's end", || (server.psql("postgres", &guests).trim() == "0").then_some(()));
+    assert_eq!(server.contents(&empty).0, "");
+}
+
+#[test]
+fn the_object_says_what_it_is_and_the_log_how_to_restore_it_without_pgkeep() {
+    let (server, s3) = (postgres::server(), s3::Server::start());
+    let directory = tempfile::tempdir().expect("a directory");
+    let has_aws = server.client("aws", "postgres").arg("--version").output().is_ok();
+    for (format, sql, parts) in [("plain", SHOP.to_owned(), 1), ("custom", noise(34), 3)] {
+        let database = format!("-recover {format} \"é\"");
+        server.create_database(&database);
+        server.psql(&database, &sql);
+        let log = Pgkeep::new(&database, &s3).with("BACKUP_FORMAT", format).succeed(&["backup"]).log;
+        let key = s3.objects().into_keys().find(|key| key.contains(format)).expect("a backup");
+        let metadata = s3.metadata(&key);
+        assert_eq!(metadata["pgkeep-version"], env!("CARGO_PKG_VERSION"));
+        assert_eq!(metadata["database"], format!("-recover.20{format}.20.22.c3.a9.22"));
+        let version = server.psql("postgres", "SHOW server_version");
+        assert_eq!(metadata["server-version"], version.trim());
+        assert!(version.starts_with(&metadata["client-version"]), "{metadata:?}");
+        // S3 takes metadata at the beginning, and only a single part is uploaded when all is known.
+        assert_eq!(metadata.contains_key("dumped-bytes"), parts == 1, "{metadata:?}");
+
+        let line = log.lines().find(|line| line.contains("backup succeeded")).expect("the line");
+        let command = line.split("to restore it without pgkeep: ").nth(1).expect(line);
+        if !has_aws {
+            let skipped = "SKIPPED: aws is not installed, which the recovery command uses";
+            let _ = writeln!(std::io::stderr(), "{skipped}");
+            continue;
+        }
+        let output = server
+            .client("sh", "postgres")
+            .args(["-c", command])
+            .current_dir(directory.path())
+            .env_remove("PGDATABASE")
+            .env("AWS_ACCESS_KEY_ID", s3::ACCESS_KEY)
+            .env("AWS_SECRET_ACCESS_KEY", s3::SECRET_KEY)
+            .output()
+            .expect("sh");
+        assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+        let restored = format!("recover_20{format}_20_22_c3_a9_22_restored");
+        assert_same(server, &restored, &database);
+    }
 }

@@ -310,6 +310,19 @@ pub const EVENTS: &str = "
     ALTER TABLE events ADD PRIMARY KEY (id);
 ";
 
+/// About 300 MB of orders as an application's API has them.
+pub const DOCUMENTS: &str = "
+    CREATE TABLE documents AS
+        SELECT n AS id, now() - n * interval '7 seconds' AS changed, (n * 7919 % 1000000) / 100.0 AS total,
+               jsonb_build_object('customer', n % 9973, 'name', 'Customer number ' || n % 9973, 'status',
+                   (ARRAY['new', 'paid', 'sent', 'returned'])[1 + n % 4], 'lines', jsonb_build_array(
+                       jsonb_build_object('article', n * 31 % 4999, 'count', 1 + n % 5, 'price', n % 97 + 0.99),
+                       jsonb_build_object('article', n * 37 % 4999, 'count', 1 + n % 3, 'price', n % 89 + 0.49))) AS document
+        FROM generate_series(1, 900000::bigint) n;
+    ALTER TABLE documents ADD PRIMARY KEY (id);
+    CREATE INDEX ON documents (changed);
+";
+
 /// Rows that do not compress: `megabytes` of them.
 pub fn noise(megabytes: u32) -> String {
     format!(

@@ -16,6 +16,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::{HeaderValue, DATE, ETAG, RETRY_AFTER};
+use hyper::http::request::Parts;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -52,6 +53,8 @@ pub enum Fault {
     Hold(Duration),
     /// Lets it through, and closes the connection behind so many bytes of the answer's body.
     CutAnswer(usize),
+    /// Lets it through, and sends nothing more behind so many bytes of the answer's body.
+    StopAnswer(usize),
     /// Lets it through, and tells another time of day than the right one.
     WrongTime(&'static str),
     /// Answers 200 with this document.
@@ -77,6 +80,8 @@ struct Door {
     seen: Mutex<Vec<String>>,
     /// The ETag that each part was acknowledged with, by upload and number.
     etags: Mutex<BTreeMap<(String, String), String>>,
+    /// The metadata that each object was begun with, by its path.
+    metadata: Mutex<BTreeMap<String, BTreeMap<String, String>>>,
 }
 
 /// The server. It ends, and its files go, when this is dropped.
@@ -146,6 +151,12 @@ impl Server {
         let mut objects = BTreeMap::new();
         walk(&root, &root, &mut objects);
         objects
+    }
+
+    /// The metadata of an object, by their names without `x-amz-meta-`.
+    pub fn metadata(&self, key: &str) -> BTreeMap<String, String> {
+        let metadata = self.door.metadata.lock().unwrap();
+        metadata.get(&format!("/{BUCKET}/{key}")).cloned().unwrap_or_default()
     }
 
     /// The keys that end like a plain backup.
@@ -239,16 +250,13 @@ async fn answer(
             return Ok(Response::new(s3s::Body::from(Bytes::from_static(xml.as_bytes()))));
         }
         Some(Fault::Hold(time)) => tokio::time::sleep(time).await,
-        Some(
-            Fault::LoseAnswer
-            | Fault::WrongEtag
-            | Fault::ChangeBody
-            | Fault::CutAnswer(_)
-            | Fault::WrongTime(_),
-        )
-        | None => {}
+        // What happens behind the request.
+        _ => {}
     }
     let (head, body) = request.into_parts();
+    if !door.note_metadata(&head) {
+        return Ok(refusal(403, "AccessDenied"));
+    }
     let mut body = body.collect().await.map_err(io::Error::other)?.to_bytes().to_vec();
     if let (Some(Fault::ChangeBody), Some(byte)) = (fault, body.first_mut()) {
         *byte ^= 1;
@@ -274,8 +282,11 @@ async fn answer(
             answer.headers_mut().insert(DATE, HeaderValue::from_static(time));
             Ok(answer)
         }
-        (Some(Fault::CutAnswer(bytes)), Ok(answer)) => Ok(answer
-            .map(|body| s3s::Body::http_body_unsync(CutBody { body: body.boxed_unsync(), left: bytes }))),
+        (Some(fault @ (Fault::CutAnswer(left) | Fault::StopAnswer(left))), Ok(answer)) => {
+            let stops = matches!(fault, Fault::StopAnswer(_));
+            let cut = |body: s3s::Body| CutBody { body: body.boxed_unsync(), left, stops };
+            Ok(answer.map(|body| s3s::Body::http_body_unsync(cut(body))))
+        }
         (_, answer) => answer.map_err(|problem| io::Error::other(format!("{problem:?}"))),
     }
 }
@@ -284,6 +295,8 @@ async fn answer(
 struct CutBody {
     body: UnsyncBoxBody<Bytes, s3s::StdError>,
     left: usize,
+    /// Instead of the failure nothing more comes.
+    stops: bool,
 }
 
 impl Body for CutBody {
@@ -294,6 +307,9 @@ impl Body for CutBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, s3s::StdError>>> {
+        if self.left == 0 && self.stops {
+            return Poll::Pending;
+        }
         if self.left == 0 {
             return Poll::Ready(Some(Err(io::Error::from(io::ErrorKind::ConnectionAborted).into())));
         }
@@ -311,6 +327,27 @@ impl Body for CutBody {
 }
 
 impl Door {
+    /// Notes what a new object says about itself. S3 refuses such headers where they are not signed.
+    fn note_metadata(&self, head: &Parts) -> bool {
+        let query = head.uri.query().unwrap_or_default();
+        // Other clients sign in a header, which the server checks.
+        let Some(signed) = parameter(query, "X-Amz-SignedHeaders") else { return true };
+        let amz = head.headers.iter().filter(|(name, _)| name.as_str().starts_with("x-amz-"));
+        let mut metadata = BTreeMap::new();
+        for (name, value) in amz {
+            if !signed.split("%3B").any(|signed| signed == name.as_str()) {
+                return false;
+            }
+            if let Some(name) = name.as_str().strip_prefix("x-amz-meta-") {
+                metadata.insert(name.to_owned(), value.to_str().expect("ASCII").to_owned());
+            }
+        }
+        if !metadata.is_empty() {
+            self.metadata.lock().unwrap().insert(head.uri.path().to_owned(), metadata);
+        }
+        true
+    }
+
     /// The code of the error that S3 itself would answer with, where `s3s-fs` lets a request through: every
     /// body needs its Content-MD5, and an object is made of parts as they were acknowledged.
     fn objection(&self, told: &str, md5: Option<&HeaderValue>, body: &[u8]) -> Option<&'static str> {
