@@ -98,6 +98,14 @@ impl<'a> Databases<'a> {
         self.connect(name).query(&self.psql, &script).context("cannot make the schemas").map(drop)
     }
 
+    /// Gives a database another name; nobody may be connected to it.
+    pub fn rename(&self, name: &str, to: &str) -> Result<()> {
+        let rename = format!("ALTER DATABASE {} RENAME TO {};", identifier(name), identifier(to));
+        self.query(&rename)
+            .with_context(|| format!("\"{name}\" is whole, but cannot be renamed to \"{to}\""))
+            .map(drop)
+    }
+
     /// Drops a database, whoever is connected to it.
     pub fn drop(&self, name: &str) -> Result<()> {
         let force = if self.server.major >= FORCE_SINCE { " WITH (FORCE)" } else { "" };

@@ -58,12 +58,14 @@ impl Selection {
         *self != Selection::default()
     }
 
-    fn arguments(&self) -> Vec<String> {
+    fn arguments(&self, one_transaction: bool) -> Vec<String> {
         let tables = self.tables.iter().map(|name| format!("--table={name}"));
         let schemas = self.schemas.iter().map(|name| format!("--schema={name}"));
-        let one_by_one = "--single-transaction".to_owned();
-        let jobs = self.jobs.map_or(one_by_one, |jobs| format!("--jobs={jobs}"));
-        tables.chain(schemas).chain([jobs]).collect()
+        let how = match self.jobs {
+            Some(jobs) => Some(format!("--jobs={jobs}")),
+            None => one_transaction.then(|| "--single-transaction".to_owned()),
+        };
+        tables.chain(schemas).chain(how).collect()
     }
 }
 
@@ -121,7 +123,10 @@ pub fn command(config: &Config, s3: &Client, shutdown: &Shutdown, options: &Opti
     let run = Restore { config, s3, databases: &databases, backup: &backup, selection };
     let tables = match target {
         Target::Empty(_) => {
-            run.pour(into)?;
+            run.pour(into, true).map_err(|failure| match lacks_locks(&failure) {
+                true => failure.context("one transaction is too much for that server; into a new database pgkeep restores in many"),
+                false => failure,
+            })?;
             databases.tables(into)?
         }
         _ => run.into_new(into)?,
@@ -191,10 +196,29 @@ impl Restore<'_> {
     /// # Errors
     /// The step that failed and why.
     pub fn into_new(&self, name: &str) -> Result<Vec<Table>> {
+        let failure = match self.attempt(name, true) {
+            Err(failure) if lacks_locks(&failure) => failure,
+            ended => return ended,
+        };
+        // A server that can be dumped may be unable to restore the same in one transaction: pg_dump locks each
+        // table, and a restore also each index, sequence and constraint.
+        warn!(
+            "{failure:#}: restoring again in many transactions; max_locks_per_transaction is too small on that server for a single one"
+        );
+        // Its name says that it is not whole, should the machine go down meanwhile.
+        let unfinished = name_with(name, "unfinished", Utc::now());
+        let tables = self.attempt(&unfinished, false)?;
+        self.databases.rename(&unfinished, name)?;
+        Ok(tables)
+    }
+
+    fn attempt(&self, name: &str, one_transaction: bool) -> Result<Vec<Table>> {
         self.databases.create(name)?;
         // pg_restore makes what is in the schemas that it is asked for, but not the schemas.
         let prepared = self.databases.create_schemas(name, &self.selection.schemas);
-        let restored = prepared.and_then(|()| self.pour(name)).and_then(|()| self.databases.tables(name));
+        let restored = prepared
+            .and_then(|()| self.pour(name, one_transaction))
+            .and_then(|()| self.databases.tables(name));
         restored.inspect_err(|_| {
             // Also where a signal ended the restore.
             let cleaner = Shutdown::default();
@@ -211,13 +235,13 @@ impl Restore<'_> {
     }
 
     /// From the bucket into a database that is there.
-    fn pour(&self, name: &str) -> Result<()> {
+    fn pour(&self, name: &str, one_transaction: bool) -> Result<()> {
         let target = self.databases.connect(name);
         match self.backup.format {
-            Format::Plain => self.pour_into_psql(target.start_psql(&self.databases.psql)?),
+            Format::Plain => self.pour_into_psql(target.start_psql(&self.databases.psql)?, one_transaction),
             Format::Custom => {
                 let programs = postgres::choose(&self.databases.installed, &self.databases.server)?;
-                let mut arguments = self.selection.arguments();
+                let mut arguments = self.selection.arguments(one_transaction);
                 if self.selection.jobs.is_none() {
                     return self.pour_into_pg_restore(target.start_pg_restore(&programs, &arguments)?);
                 }
@@ -231,11 +255,13 @@ impl Restore<'_> {
 
     /// One transaction of pgkeep's own: whatever ends psql or pgkeep before the last line is written, the
     /// database stays as it was. psql's --single-transaction would commit what came until then.
-    fn pour_into_psql(&self, mut psql: Process) -> Result<()> {
+    fn pour_into_psql(&self, mut psql: Process, one_transaction: bool) -> Result<()> {
         let mut send = |bytes: &[u8]| psql.input().write_all(bytes).context("cannot write to psql");
-        let poured = send(b"BEGIN;\n")
+        let [begin, commit]: [&[u8]; 2] =
+            if one_transaction { [b"BEGIN;\n", b"\nCOMMIT;\n"] } else { [b""; 2] };
+        let poured = send(begin)
             .and_then(|()| verify::stream(self.s3, self.backup, "restoring", |_| Ok(()), &mut send))
-            .and_then(|_| send(b"\nCOMMIT;\n"));
+            .and_then(|_| send(commit));
         match poured {
             Ok(()) => psql.finish(),
             // psql ended first, and knows why.
@@ -288,6 +314,11 @@ impl Restore<'_> {
         )?;
         Ok(file)
     }
+}
+
+/// PostgreSQL's hint names its setting in every language.
+fn lacks_locks(failure: &anyhow::Error) -> bool {
+    format!("{failure:#}").contains("max_locks_per_transaction")
 }
 
 fn print_tables(tables: &[Table]) {

@@ -398,3 +398,36 @@ fn the_object_says_what_it_is_and_the_log_how_to_restore_it_without_pgkeep() {
         assert_same(server, &restored, &database);
     }
 }
+
+#[test]
+fn ten_thousand_tables_come_back() {
+    let server = Server::start(postgres::bin());
+    let s3 = s3::Server::start();
+    let database = server.database("many");
+    // Many transactions: none of them can hold so many locks.
+    for from in (0..10_000).step_by(1_000) {
+        server.psql(
+            &database,
+            &format!(
+                "DO $$ BEGIN FOR n IN {from}..{} LOOP
+                     EXECUTE format('CREATE TABLE t%s (id int PRIMARY KEY)', n);
+                     EXECUTE format('INSERT INTO t%s VALUES (%s)', n, n);
+                 END LOOP; END $$",
+                from + 999
+            ),
+        );
+    }
+    let pgkeep =
+        Pgkeep::new(&database, &s3).with("POSTGRES_CONNECTION_STRING", &server.connection(&database));
+    for format in ["plain", "custom"] {
+        let pgkeep = pgkeep.clone().with("BACKUP_FORMAT", format);
+        pgkeep.succeed(&["backup"]);
+        // The server takes this dump, and not the whole of it in one transaction.
+        let outcome = pgkeep.succeed(&["restore", "latest", "--database", format]);
+        assert!(outcome.log.contains("10000 tables with 10000 rows"), "{}", outcome.log);
+        assert!(outcome.log.contains("max_locks_per_transaction is too small"), "{}", outcome.log);
+        assert!(server.text(format) == server.text(&database), "{format}");
+    }
+    let left = server.psql("postgres", "SELECT count(*) FROM pg_database WHERE datname LIKE '%unfinished%'");
+    assert_eq!(left.trim(), "0");
+}

@@ -23,6 +23,7 @@ fn binary() -> PathBuf {
 }
 
 /// A configuration, and the spool's directory, which has to be empty at the end.
+#[derive(Clone)]
 pub struct Pgkeep {
     variables: Vec<(String, String)>,
     pub spool: Arc<tempfile::TempDir>,

@@ -219,13 +219,18 @@ impl Server {
                 format!("{table}: {}", self.psql(database, &format!("SELECT count(*) FROM {table}")))
             })
             .collect();
+        (counts.join("\n"), self.text(database))
+    }
+
+    /// The whole as pg_dump writes it.
+    pub fn text(&self, database: &str) -> String {
         let dump = self.client("pg_dump", database).output().expect("pg_dump");
         assert!(dump.status.success(), "{}", String::from_utf8_lossy(&dump.stderr));
         let text = String::from_utf8(dump.stdout).expect("UTF-8");
         // The key of \restrict is random.
         let lines =
             text.lines().filter(|line| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict"));
-        (counts.join("\n"), lines.collect::<Vec<_>>().join("\n"))
+        lines.collect::<Vec<_>>().join("\n")
     }
 }
 
