@@ -9,7 +9,7 @@ use std::process::Command;
 use measure::{median, run, Cost};
 use support::pgkeep::Pgkeep;
 use support::postgres::{self, noise, DOCUMENTS, EVENTS};
-use support::s3;
+use support::s3::{self, Fault};
 
 fn main() {
     // `cargo test` runs benches too, to see whether they compile.
@@ -46,6 +46,18 @@ fn main() {
     report("`gunzip -c file \\| psql`", base, base);
     let restore = || run(&mut pgkeep.command(&["restore", "latest", "--database", "back"]), spool);
     report("**`pgkeep restore`**", median(|| anew(&mut || restore())), base);
+    // Seven connections, each for 20 MB.
+    let cut = s3::Server::start();
+    cut.plant(&key, &std::fs::read(&file).expect("the backup"));
+    let broken = pgkeep.clone().with("S3_URL", &cut.url);
+    let restore_cut = || {
+        cut.fail(6, "GET", "/source/source_", Fault::CutAnswer(20_000_000));
+        run(&mut broken.command(&["restore", "latest", "--database", "back"]), spool)
+    };
+    let cost = median(|| anew(&mut || restore_cut()));
+    report("`pgkeep restore`, its connection cut every 20 MB", cost, base);
+    let gets = cut.requests("GET", "/source/source_").len();
+    assert_eq!(gets, 7 * measure::RUNS, "one connection for each piece");
     let (source, restored) = (server.contents("source"), server.contents("back"));
     assert!(source == restored, "the restored database is another one");
 

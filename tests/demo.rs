@@ -53,6 +53,16 @@ fn main() {
     say("pgkeep list");
     show(&pgkeep.succeed(&["list"]).stdout);
 
+    say("pgkeep restore latest: into a new database");
+    let outcome = pgkeep.succeed(&["restore", "latest", "--database", "shop_restored"]);
+    log(&outcome);
+    show(&outcome.stdout);
+    assert_eq!(
+        server.contents(DATABASE),
+        server.contents("shop_restored"),
+        "the restored database is not the source"
+    );
+
     say("The newest backup, restored without pgkeep: gunzip | psql");
     let newest = s3.backups().pop().expect("a backup");
     server.create_database("restored");

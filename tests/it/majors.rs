@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use crate::backup::assert_restores_on;
 use crate::support::pgkeep::Pgkeep;
-use crate::support::postgres::{Server, SHOP};
+use crate::support::postgres::{Server, EVERYTHING, SHOP};
 use crate::support::s3;
 
 const MAJORS: std::ops::RangeInclusive<u32> = 15..=18;
@@ -47,6 +47,19 @@ fn each_major_is_backed_up_by_its_own_client_and_restores_into_itself() {
         assert!(log.contains(&format!("on PostgreSQL {major}.")), "{log}");
         assert!(log.contains(&format!("with pg_dump {major}.")), "{log}");
         assert_restores_on(&server, &s3, &database);
+        // And by pgkeep, everything, in both formats.
+        let every = server.database("every");
+        server.psql("postgres", "CREATE ROLE someone");
+        server.psql(&every, &EVERYTHING.replace("{role}", "someone"));
+        for format in ["plain", "custom"] {
+            let pgkeep = pgkeep
+                .clone()
+                .with("POSTGRES_CONNECTION_STRING", &server.connection(&every))
+                .with("BACKUP_FORMAT", format);
+            pgkeep.succeed(&["backup"]);
+            let outcome = pgkeep.succeed(&["restore", "latest", "--database", format]);
+            assert_eq!(server.contents(format), server.contents(&every), "{major}: {}", outcome.log);
+        }
     }
 }
 

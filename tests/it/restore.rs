@@ -320,6 +320,16 @@ fn a_connection_that_breaks_is_gone_on_with_where_it_broke() {
     s3.fail(5, "GET", "/noise", Fault::Answer(403, "AccessDenied"));
     let log = pgkeep.fail(&["verify"]).log;
     assert!(log.contains("GetObject") && log.contains("403 AccessDenied"), "{log}");
+    // A server that knows no ranges begins anew: that is not the rest.
+    let s3 = {
+        let (_, s3, pgkeep, _) = backed_up("noise", &noise(24), "plain");
+        s3.fail(1, "GET", "/noise", Fault::CutAnswer(1_000_000));
+        s3.fail(1, "GET", "/noise", Fault::Document("from the beginning"));
+        let log = pgkeep.fail(&["verify"]).log;
+        assert!(log.contains("it sends the range none"), "{log}");
+        s3
+    };
+    assert_eq!(s3.requests("GET", "/noise").len(), 2);
 }
 
 /// Restoring stands still in the midst of a table's rows.
