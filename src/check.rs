@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::database::Databases;
 use crate::logging;
 use crate::postgres::{self, Postgres, Programs, Server};
+use crate::rights::Rights;
 use crate::s3::{Client, S3Error};
 use crate::shutdown::Shutdown;
 use crate::spool;
@@ -21,8 +22,6 @@ use crate::units;
 const MOST_SKEW: TimeDelta = TimeDelta::minutes(15);
 /// A clock that is kept in time is never that wrong.
 const USUAL_SKEW: TimeDelta = TimeDelta::minutes(1);
-/// Of the tables that cannot be read, so many are named.
-const NAMED_TABLES: usize = 5;
 /// What the canary holds.
 const CANARY: &str = "pgkeep check: this object may be deleted\n";
 
@@ -118,53 +117,24 @@ fn check_postgres(config: &Config, shutdown: &Shutdown, report: &mut Report) -> 
         ),
         Err(failure) => report.line(Verdict::Failed, what, format!("{failure:#}")),
     }
-    check_rights(&postgres, &installed[0], report);
+    check_rights(&postgres, &installed[0], &server, report);
     Some(server.database_size)
 }
 
-/// pg_dump needs to read every table, and with row security nobody's rows may be hidden from it.
-fn check_rights(postgres: &Postgres<'_>, psql: &Programs, report: &mut Report) {
-    let relations = |condition: &str| {
-        let query = format!(
-            "SELECT format('%I.%I', nspname, relname) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
-             WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' AND {condition} ORDER BY 1;"
-        );
-        let answer = postgres.query(psql, &query);
-        answer.map(|names| names.lines().map(str::to_owned).collect::<Vec<_>>())
+fn check_rights(postgres: &Postgres<'_>, psql: &Programs, server: &Server, report: &mut Report) {
+    let what = "right to read";
+    let rights = match Rights::ask(postgres, psql) {
+        Ok(rights) => rights,
+        Err(failure) => return report.line(Verdict::Failed, what, format!("{failure:#}")),
     };
-    let unreadable = relations(
-        "relkind IN ('r', 'p', 'S') AND NOT (has_schema_privilege(n.oid, 'USAGE')
-         AND CASE relkind WHEN 'S' THEN has_sequence_privilege(c.oid, 'SELECT')
-                          ELSE has_table_privilege(c.oid, 'SELECT') END)",
-    );
-    let hidden = relations("relrowsecurity AND row_security_active(c.oid)");
-    let answers = [
-        (
-            "right to read",
-            unreadable,
-            "every table and sequence",
-            "may not be read by this role; GRANT pg_read_all_data TO it (PostgreSQL 14 and newer)",
-        ),
-        (
-            "row security",
-            hidden,
-            "hides nothing",
-            "would hide rows, and pg_dump refuses that; ALTER ROLE … BYPASSRLS lets this role see all",
-        ),
-    ];
-    for (what, answer, fine, problem) in answers {
-        match answer {
-            Ok(names) if names.is_empty() => report.ok(what, fine),
-            Ok(names) => report.line(Verdict::Failed, what, format!("{} {problem}", some_of(&names))),
-            Err(failure) => report.line(Verdict::Failed, what, format!("{failure:#}")),
-        }
+    match rights.unreadable(server.major) {
+        Some(problem) => report.line(Verdict::Failed, what, problem),
+        None => report.ok(what, "every table and sequence"),
     }
-}
-
-fn some_of(names: &[String]) -> String {
-    let more = names.len().saturating_sub(NAMED_TABLES);
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    names[..names.len().min(NAMED_TABLES)].join(", ") + &more
+    match rights.hidden() {
+        Some(problem) => report.line(Verdict::Failed, "row security", problem),
+        None => report.ok("row security", "hides nothing"),
+    }
 }
 
 fn check_disk(config: &Config, database_size: Option<u64>, report: &mut Report) {

@@ -28,6 +28,7 @@ pub mod recovery;
 pub mod restore;
 pub mod retention;
 pub mod retry;
+pub mod rights;
 pub mod s3;
 pub mod schedule;
 pub mod secret;

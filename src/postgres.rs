@@ -147,11 +147,12 @@ impl<'a> Postgres<'a> {
         // psql reads faster than it answers, so that neither waits for the other; one that ended says why.
         let sent = child.input().write_all(script.as_bytes());
         child.close_input();
-        let mut answer = String::new();
-        child.output().read_to_string(&mut answer).context("cannot read psql's answer")?;
+        let mut answer = Vec::new();
+        child.output().read_to_end(&mut answer).context("cannot read psql's answer")?;
         child.finish()?;
         sent.context("psql ended before its script did")?;
-        Ok(answer.trim_end().to_owned())
+        // In the database's encoding, which is not always UTF-8: a name in it is for people.
+        Ok(String::from_utf8_lossy(&answer).trim_end().to_owned())
     }
 
     /// Starts psql on a script that comes by its standard input.
