@@ -92,9 +92,15 @@ fn stoppable(command: &Command, config: &Config, shutdown: Shutdown) -> Result<E
         Command::Verify { which, .. } => drill::command(config, &s3, &shutdown, which),
         _ => backup::run(config, &s3, &shutdown).map(drop),
     };
-    let Some(status) = shutdown.forced() else { return done.map(|()| ExitCode::SUCCESS) };
-    if let Err(failure) = done {
-        logging::failure(&format!("{} failed", command.name()), &failure);
+    match (done, shutdown.forced()) {
+        // The daemon survives a backup that was ended.
+        (Ok(()), Some(status)) if *command == Command::Run => Ok(ExitCode::from(u8::try_from(status)?)),
+        // Done before the signal could end it.
+        (Ok(()), _) => Ok(ExitCode::SUCCESS),
+        (Err(failure), None) => Err(failure),
+        (Err(failure), Some(status)) => {
+            logging::failure(&format!("{} failed", command.name()), &failure);
+            Ok(ExitCode::from(u8::try_from(status)?))
+        }
     }
-    Ok(ExitCode::from(u8::try_from(status)?))
 }

@@ -38,7 +38,7 @@ pub fn stream(
     backup: &Backup,
     what: &'static str,
     fetched: impl FnMut(&[u8]) -> io::Result<()>,
-    mut dump: impl FnMut(&[u8]) -> Result<()>,
+    dump: impl FnMut(&[u8]) -> Result<()>,
 ) -> Result<u64> {
     let object = s3.download(&backup.key)?;
     let size = object.size;
@@ -47,7 +47,19 @@ pub fn stream(
     let shown = Arc::clone(&counted);
     let _reporter =
         progress::report(move |elapsed| line(what, shown.load(Ordering::Relaxed), size, elapsed))?;
-    let tapped = Tapped { source: ReadAhead::new(object)?, position: 0, seen: 0, tap: fetched };
+    unpack(ReadAhead::new(object)?, backup, &counted, fetched, dump)
+}
+
+/// The same from any source of the object's bytes; `counted` is how many of them are done.
+fn unpack(
+    source: impl BufRead,
+    backup: &Backup,
+    counted: &AtomicU64,
+    fetched: impl FnMut(&[u8]) -> io::Result<()>,
+    mut dump: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<u64> {
+    let size = backup.size;
+    let tapped = Tapped { source, position: 0, seen: 0, tap: fetched };
     let mut gzip = GzDecoder::new(tapped);
     let mut witness = Witness::new(backup.format);
     let (mut piece, mut held) = (vec![0; PIECE], vec![0; PIECE]);
@@ -189,4 +201,60 @@ pub fn command(config: &Config, s3: &Client, which: Option<&str>) -> Result<()> 
         _ => bail!("{bad} of {} are not whole", units::count(backups.len(), "backup")),
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::Format;
+    use flate2::write::GzEncoder;
+    use flate2::Compression;
+    use std::io::Write;
+
+    const END: &str = "--\n-- PostgreSQL database dump complete\n--\n\n";
+
+    fn object(text: &str) -> Vec<u8> {
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+        gzip.write_all(text.as_bytes()).unwrap();
+        gzip.finish().unwrap()
+    }
+
+    /// What of a plain dump is passed on, of its object, and how it ends.
+    fn unpacked(object: &[u8], source: impl BufRead) -> (Vec<u8>, Vec<u8>, Result<u64>) {
+        let size = object.len() as u64;
+        let backup =
+            Backup { key: "k".into(), time: chrono::DateTime::UNIX_EPOCH, format: Format::Plain, size };
+        let (mut raw, mut text) = (Vec::new(), Vec::new());
+        let fetched = |bytes: &[u8]| raw.write_all(bytes);
+        let dump = |bytes: &[u8]| Ok(text.write_all(bytes)?);
+        let ended = unpack(source, &backup, &AtomicU64::new(0), fetched, dump);
+        (raw, text, ended)
+    }
+
+    #[test]
+    fn a_whole_object_is_passed_on_to_its_last_byte() {
+        for length in [0, 1, PIECE, 5 * PIECE + 7] {
+            let text = "x".repeat(length) + "\n" + END;
+            let object = object(&text);
+            // In small buffers, as a slow network's.
+            let source = io::BufReader::with_capacity(100, object.as_slice());
+            let (raw, dumped, ended) = unpacked(&object, source);
+            assert_eq!(ended.unwrap(), text.len() as u64);
+            assert!(raw == object && dumped == text.as_bytes());
+        }
+    }
+
+    #[test]
+    fn the_last_piece_is_passed_on_only_when_all_is_proven() {
+        let text = "x".repeat(3 * PIECE) + "\n" + END;
+        let object = object(&text);
+        let but_trailer = &object[..object.len() - 8];
+        let mut wrong = object.clone();
+        wrong[but_trailer.len()] ^= 1;
+        for source in [but_trailer, &wrong, &[object.clone(), vec![0]].concat()] {
+            let (_, dumped, ended) = unpacked(&object, source);
+            assert!(ended.is_err());
+            assert!(!dumped.is_empty() && !String::from_utf8_lossy(&dumped).contains("complete"));
+        }
+    }
 }

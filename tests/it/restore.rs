@@ -352,6 +352,8 @@ fn a_signal_breaks_a_restore_off_and_leaves_nothing() {
     assert_eq!(running.wait(), 143, "{}", running.log());
     assert!(running.log().contains("the database \"stopped\" was dropped again"), "{}", running.log());
     assert!(!exists(server, "stopped"));
+    // At once: not only when the connection to S3 was given up as stalled.
+    assert!(!running.log().contains("broken off at byte"), "{}", running.log());
 }
 
 #[test]
