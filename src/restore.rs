@@ -19,7 +19,6 @@ use crate::conninfo::Conninfo;
 use crate::database::{identifier, name_with, Databases, Table};
 use crate::logging;
 use crate::postgres::{self, is_broken_pipe, Process};
-use crate::progress::rate;
 use crate::s3::Client;
 use crate::select::{self, Selected};
 use crate::shutdown::Shutdown;
@@ -133,17 +132,16 @@ pub fn command(config: &Config, s3: &Client, shutdown: &Shutdown, options: &Opti
     };
     print_tables(&tables);
     let counted = summary(&tables);
-    let took = started.elapsed();
-    let speed = format!("in {} ({})", units::duration(took), rate(backup.size, took));
+    let took = units::duration(started.elapsed());
     let Target::Replaced { name, .. } = &target else {
-        info!("restore succeeded: {counted} in the database \"{into}\", {speed}");
+        info!("restore succeeded: {counted} in the database \"{into}\", in {took}");
         return Ok(());
     };
     let aside = databases.swap(into, name, Utc::now()).with_context(|| {
         format!("the backup is restored in \"{into}\" and whole, but \"{name}\" could not be replaced by it; it is as it was")
     })?;
     info!(
-        "restore succeeded: {counted} in the database \"{name}\", {speed}; what it was before is now \"{aside}\" (drop it when it \
+        "restore succeeded: {counted} in the database \"{name}\", in {took}; what it was before is now \"{aside}\" (drop it when it \
          is not needed any more); to undo: ALTER DATABASE {} RENAME TO {}; ALTER DATABASE {} RENAME TO {};",
         identifier(name),
         identifier(into),

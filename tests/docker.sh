@@ -79,6 +79,13 @@ wait_for 200 "two backups" has_backups 2
 check_newest
 wait_for 60 "a healthy container" health_is healthy
 
+say "check, verify and restore in the container"
+in_pgkeep() { compose exec -T pgkeep pgkeep "$@" </dev/null; }
+in_pgkeep check || fail "something would fail tonight"
+in_pgkeep verify || fail "the newest backup is not whole"
+in_pgkeep restore latest --database by_pgkeep || fail "the newest backup does not restore"
+[ "$(rows by_pgkeep)" = "$(rows shop)" ] || fail "pgkeep restored other rows than the source's"
+
 say "no path can be written to but the spool"
 # Without the kernel's own file systems.
 writable=$(compose exec -T pgkeep find / -path /proc -prune -o -path /sys -prune -o -path /dev -prune \
