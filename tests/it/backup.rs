@@ -1,5 +1,7 @@
 //! The main path: what is backed up can be restored without pgkeep.
 
+use std::io::Write;
+use std::process::Command;
 use std::time::Duration;
 
 use crate::support::pgkeep::Pgkeep;
@@ -152,6 +154,50 @@ fn a_slow_part_does_not_hold_up_the_next() {
     let arrived = |part: &str| s3.pending_uploads().iter().any(|file| file.ends_with(part));
     wait_for("the second part", || arrived("part-2").then_some(()));
     assert!(!arrived("part-1"), "{:?}", s3.pending_uploads());
+    assert_eq!(running.wait(), 0, "{}", running.log());
+    assert_restores(&s3, &database);
+}
+
+#[test]
+fn every_reader_of_gzip_reads_it_to_its_end() {
+    let (server, s3) = (postgres::server(), s3::Server::start());
+    let database = server.database("readers");
+    // Several blocks on several threads.
+    server.psql(&database, &noise(3));
+    Pgkeep::new(&database, &s3).with("BACKUP_THREADS", "3").succeed(&["backup"]);
+    let file = s3.path(&s3.backups()[0]).display().to_string();
+    let read = |command: &[&str]| {
+        let output = Command::new(command[0]).args(&command[1..]).arg(&file).output();
+        output.ok().map(|output| (output.status.success(), output.stdout))
+    };
+    let (_, text) = read(&["gunzip", "-c"]).expect("gunzip");
+    assert!(String::from_utf8_lossy(&text).contains("\n-- PostgreSQL database dump complete\n"));
+    let python = "import gzip, sys; sys.stdout.buffer.write(gzip.open(sys.argv[1]).read())";
+    for reader in
+        [&["zcat"] as &[&str], &["pigz", "-dc"], &["busybox", "gunzip", "-c"], &["python3", "-c", python]]
+    {
+        match read(reader) {
+            Some((success, read)) => assert!(success && read == text, "{reader:?}"),
+            None => {
+                let skipped = format!("SKIPPED: {} is not installed, which reads gzip too", reader[0]);
+                let _ = writeln!(std::io::stderr(), "{skipped}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_stalled_s3_does_not_hold_up_pg_dump() {
+    let (server, s3) = (postgres::server(), s3::Server::start());
+    let database = server.database("stalled");
+    server.psql(&database, &noise(34));
+    s3.fail(3, "PUT", "partNumber=", Fault::Hold(Duration::from_secs(12)));
+    let mut running = Pgkeep::new(&database, &s3).with("S3_UPLOAD_CONCURRENCY", "2").start(&["backup"]);
+    running.wait_for_log("backup started");
+    wait_for("pg_dump", || (!running.children().is_empty()).then_some(()));
+    wait_for("its end", || running.children().is_empty().then_some(()));
+    let arrived = s3.pending_uploads().into_iter().filter(|file| file.contains("part-")).count();
+    assert_eq!(arrived, 0, "{:?}", s3.pending_uploads());
     assert_eq!(running.wait(), 0, "{}", running.log());
     assert_restores(&s3, &database);
 }

@@ -443,3 +443,20 @@ fn ten_thousand_tables_come_back() {
     let left = server.psql("postgres", "SELECT count(*) FROM pg_database WHERE datname LIKE '%unfinished%'");
     assert_eq!(left.trim(), "0");
 }
+
+#[test]
+fn on_a_terminal_one_line_shows_how_far_it_is() {
+    let (_, s3, pgkeep, _) = backed_up("noise", &noise(24), "plain");
+    // Half of it, then a wait for the rest.
+    s3.fail(1, "GET", "/noise", Fault::CutAnswer(13_000_000));
+    s3.fail(2, "GET", "/noise", Fault::Answer(503, "SlowDown"));
+    let Some(shown) = pgkeep.on_a_terminal("verify") else {
+        let _ = writeln!(std::io::stderr(), "SKIPPED: script is not installed, which makes a terminal");
+        return;
+    };
+    let line = shown.split("\r\x1b[K").find(|line| line.starts_with("verifying for ")).expect(&shown);
+    assert!(line.contains(" of 26.7 MB (") && line.contains(" %, ") && line.ends_with(" left"), "{line:?}");
+    // It gives way to the lines of the log, and is gone in the end.
+    assert!(shown.contains("is whole: 26.7 MB"), "{shown:?}");
+    assert!(!shown.rsplit("\r\x1b[K").next().expect("a last line").contains("verifying"), "{shown:?}");
+}

@@ -72,6 +72,15 @@ impl Pgkeep {
         command
     }
 
+    /// What a terminal gets of a command; `None` where the system has no `script` to make one.
+    pub fn on_a_terminal(&self, arguments: &str) -> Option<String> {
+        let line = format!("{} {arguments}", binary().display());
+        let mut command = Command::new("script");
+        command.args(["-qec", &line, "/dev/null"]).env_clear().envs(self.variables.iter().cloned());
+        let output = command.stdin(Stdio::null()).output().ok()?;
+        Some(String::from_utf8(output.stdout).expect("UTF-8"))
+    }
+
     /// Runs a command to its end.
     pub fn run(&self, arguments: &[&str]) -> Outcome {
         let output = self.command(arguments).output().expect("pgkeep");
