@@ -303,7 +303,7 @@ fn check_schedule(config: &Config, backups: Option<&[Backup]>, now: DateTime<Utc
 fn check_drill(config: &Config, shutdown: &Shutdown, report: &mut Report) {
     let Some(drill) = &config.drill else { return };
     let query = "SELECT rolsuper OR rolcreatedb FROM pg_roles WHERE rolname = current_user;";
-    let may = Databases::of(drill, config, shutdown).and_then(|of| Ok((of.query(query)?, of.server)));
+    let may = Databases::of(drill, None, config, shutdown).and_then(|of| Ok((of.query(query)?, of.server)));
     match may {
         Ok((may, Server { version, .. })) if may == "t" => {
             report.ok("drill", format!("PostgreSQL {version}, databases can be made there"));

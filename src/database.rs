@@ -38,18 +38,24 @@ pub struct Table {
 }
 
 impl<'a> Databases<'a> {
-    /// Those of the server that `connection` names.
+    /// Those of the server that `connection` names. `but` is not connected to: a database cannot be renamed
+    /// while somebody is.
     ///
     /// # Errors
     /// Where it cannot be reached, or no client is installed.
-    pub fn of(connection: &Conninfo, config: &'a Config, shutdown: &'a Shutdown) -> Result<Self> {
+    pub fn of(
+        connection: &Conninfo,
+        but: Option<&str>,
+        config: &'a Config,
+        shutdown: &'a Shutdown,
+    ) -> Result<Self> {
         let installed = postgres::installed(config.client_directory.as_deref())?;
         let psql = installed[0].clone();
         let own = Postgres::at(connection, config, shutdown);
-        let named = connection.get("dbname").map(|name| own.database(name));
-        let candidates = MAINTENANCE.iter().map(|name| own.database(name)).chain(named);
+        let candidates = MAINTENANCE.into_iter().chain(connection.get("dbname"));
         let mut failure = None;
-        for maintenance in candidates {
+        for name in candidates.filter(|name| Some(*name) != but) {
+            let maintenance = own.database(name);
             match maintenance.ask(&psql) {
                 Ok(server) => return Ok(Databases { maintenance, psql, server, installed }),
                 Err(problem) => {

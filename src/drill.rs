@@ -48,7 +48,7 @@ pub fn run(config: &Config, s3: &Client, shutdown: &Shutdown, which: &str) -> Re
     )?;
     let started = Instant::now();
     let backup = select::find(config, s3, which)?.backup;
-    let databases = Databases::of(connection, config, shutdown)?;
+    let databases = Databases::of(connection, None, config, shutdown)?;
     let name = name_with("pgkeep_drill", &fastrand::u32(..).to_string(), Utc::now());
     info!(
         "drill started: {} ({}) into the database \"{name}\" on PostgreSQL {}, to be dropped again",

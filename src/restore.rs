@@ -104,10 +104,10 @@ pub fn command(config: &Config, s3: &Client, shutdown: &Shutdown, options: &Opti
         })?,
         None => config.connection.clone(),
     };
-    let databases = Databases::of(&connection, config, shutdown)?;
     let named = options.to.as_ref().and_then(|_| connection.get("dbname")).map(str::to_owned);
     let name = options.database.clone().or(named).or(options.replace.then(|| source.clone()));
     let name = name.unwrap_or_else(|| name_with(&source, "restored", backup.time));
+    let databases = Databases::of(&connection, Some(&name), config, shutdown)?;
     let target = choose_target(&databases, name, options.replace, &backup)?;
     if let (Target::Empty(name), true) = (&target, selection.is_any()) {
         bail!("--table, --schema and --jobs restore into a new database, and \"{name}\" is there already");

@@ -460,3 +460,15 @@ fn on_a_terminal_one_line_shows_how_far_it_is() {
     assert!(shown.contains("is whole: 26.7 MB"), "{shown:?}");
     assert!(!shown.rsplit("\r\x1b[K").next().expect("a last line").contains("verifying"), "{shown:?}");
 }
+
+#[test]
+fn the_maintenance_database_itself_can_be_replaced() {
+    let (server, s3) = (Server::start(postgres::bin()), s3::Server::start());
+    server.psql("postgres", SHOP);
+    let connection = server.connection("postgres");
+    let pgkeep = Pgkeep::new("postgres", &s3).with("POSTGRES_CONNECTION_STRING", &connection);
+    pgkeep.succeed(&["backup"]);
+    server.psql("postgres", "DROP TABLE orders CASCADE");
+    pgkeep.succeed(&["restore", "latest", "--replace"]);
+    assert_eq!(server.psql("postgres", "SELECT count(*) FROM orders").trim(), "5000");
+}
