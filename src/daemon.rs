@@ -276,7 +276,7 @@ fn announce(config: &Config, interval: &Interval) {
 }
 
 /// `2026-11-23 03:00:00 +01:00 (02:00:00 UTC)`.
-fn both_times(instant: DateTime<Utc>) -> String {
+pub(crate) fn both_times(instant: DateTime<Utc>) -> String {
     let local = instant.with_timezone(&Local);
     format!("{} ({} UTC)", local.format("%Y-%m-%d %H:%M:%S %:z"), instant.format("%Y-%m-%d %H:%M:%S"))
 }

@@ -71,11 +71,11 @@ fn verdict<Z: TimeZone>(
         };
     };
     let told = format!("the newest backup is of {}, {} ago", show(newest), units::duration(age(newest, now)));
-    match schedule.past(now, zone) {
-        Some([_, before_last]) if newest < before_last => {
+    match schedule.missed_twice(newest, now, zone) {
+        Some(before_last) => {
             Err(format!("{told}, older than the fire time before last ({}){why}", show(before_last)))
         }
-        _ => Ok(format!("{told}{}{why}", next(status))),
+        None => Ok(format!("{told}{}{why}", next(status))),
     }
 }
 

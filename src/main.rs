@@ -66,13 +66,13 @@ fn run(command: &Command, config: &Config) -> Result<ExitCode> {
         Command::Restore(_) | Command::Verify { drill: true, .. } => {
             return stoppable(command, config, Shutdown::install()?.impatient());
         }
+        Command::Check => return check(config, &Shutdown::install()?.impatient()),
         // The others have nothing to finish.
         _ => shutdown::end_at_signals()?,
     }
     let s3 = Client::new(&config.s3, Shutdown::default());
     match *command {
         Command::List { all, json } => list::command(config, &s3, all, json)?,
-        Command::Check => check::command(config, &s3)?,
         Command::Prune { dry_run } => prune::command(config, &s3, dry_run)?,
         Command::Get { ref which, ref output } => get::command(config, &s3, which, output.as_deref())?,
         Command::Verify { all: true, .. } => verify::command(config, &s3, None)?,
@@ -81,6 +81,15 @@ fn run(command: &Command, config: &Config) -> Result<ExitCode> {
         _ => {}
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn check(config: &Config, shutdown: &Shutdown) -> Result<ExitCode> {
+    let well = check::command(config, &Client::new(&config.s3, shutdown.clone()), shutdown);
+    Ok(match shutdown.forced() {
+        _ if well => ExitCode::SUCCESS,
+        Some(status) => ExitCode::from(u8::try_from(status)?),
+        None => ExitCode::from(FAILED),
+    })
 }
 
 /// A command that hears signals.

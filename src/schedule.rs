@@ -157,6 +157,16 @@ impl Schedule {
         None
     }
 
+    /// The fire time before last, if `newest` is older: one backup that is missing can still be made good.
+    pub fn missed_twice<Z: TimeZone>(
+        &self,
+        newest: DateTime<Utc>,
+        now: DateTime<Utc>,
+        zone: &Z,
+    ) -> Option<DateTime<Utc>> {
+        self.past(now, zone).map(|[_, before_last]| before_last).filter(|before_last| newest < *before_last)
+    }
+
     fn next_wall(&self, after: NaiveDateTime) -> Option<NaiveDateTime> {
         // The crate is asked in UTC, which has no clock changes to get wrong.
         let next = |clock: &cron::Schedule| clock.after(&after.and_utc()).next();

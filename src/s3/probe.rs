@@ -1,6 +1,7 @@
 //! Small requests that show whether larger ones would go well: for `pgkeep check`.
 
 use chrono::{DateTime, Utc};
+use roxmltree::Document;
 use rusty_s3::S3Action;
 use ureq::http::header::DATE;
 use ureq::http::Request;
@@ -55,7 +56,9 @@ impl Client {
     /// # Errors
     /// S3's refusal; not every S3-compatible server has this operation.
     pub fn keeps_versions(&self) -> Result<bool> {
-        Ok(self.ask_bucket("GetBucketVersioning", "versioning", "Status")?.as_deref() == Some("Enabled"))
+        let status =
+            self.ask_bucket("GetBucketVersioning", "versioning", "VersioningConfiguration", "Status");
+        Ok(status?.as_deref() == Some("Enabled"))
     }
 
     /// Whether objects of the bucket can be locked against deletion
@@ -64,23 +67,35 @@ impl Client {
     /// # Errors
     /// S3's refusal; not every S3-compatible server has this operation.
     pub fn locks_objects(&self) -> Result<bool> {
-        match self.ask_bucket("GetObjectLockConfiguration", "object-lock", "ObjectLockEnabled") {
+        let (name, root) = ("GetObjectLockConfiguration", "ObjectLockConfiguration");
+        match self.ask_bucket(name, "object-lock", root, "ObjectLockEnabled") {
             Err(error) if error.code() == Some("ObjectLockConfigurationNotFoundError") => Ok(false),
             answer => Ok(answer?.as_deref() == Some("Enabled")),
         }
     }
 
-    /// The text of an element of one of the bucket's settings.
-    fn ask_bucket(&self, name: &'static str, query: &'static str, element: &str) -> Result<Option<String>> {
+    /// The text of an element of one of the bucket's settings, which is a document of this root: servers that
+    /// do not know the query may answer with something else.
+    fn ask_bucket(
+        &self,
+        name: &'static str,
+        query: &'static str,
+        root: &str,
+        element: &str,
+    ) -> Result<Option<String>> {
         let answer = self.retry(|| {
             // A GET of the empty key addresses the bucket; the query makes it this operation.
             let mut action = self.bucket.get_object(Some(&self.credentials), "");
             action.query_mut().insert(query, "");
             self.send(name, "", action, &Body::None)
         })?;
-        let document = roxmltree::Document::parse(&answer.body)
-            .map_err(|problem| self.error(name, "", Fault::unreadable(&problem.to_string())))?;
-        let found = document.descendants().find(|node| node.tag_name().name() == element);
-        Ok(found.and_then(|node| node.text()).map(str::to_owned))
+        let unreadable = |problem: &str| self.error(name, "", Fault::unreadable(problem));
+        let document = Document::parse(&answer.body).map_err(|problem| unreadable(&problem.to_string()))?;
+        let found = document.root_element().tag_name().name();
+        if found != root {
+            return Err(unreadable(&format!("it is a {found}")));
+        }
+        let element = document.descendants().find(|node| node.tag_name().name() == element);
+        Ok(element.and_then(|node| node.text()).map(str::to_owned))
     }
 }

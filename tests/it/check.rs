@@ -1,5 +1,7 @@
 //! `pgkeep check`: what would fail tonight is told today, and nothing is left behind by asking.
 
+use rustix::process::Signal;
+
 use crate::support::pgkeep::{Outcome, Pgkeep};
 use crate::support::postgres::{self, SHOP};
 use crate::support::s3::{self, Fault};
@@ -43,11 +45,13 @@ fn all_is_well_and_nothing_is_left() {
         "bucket's object lock",
         "schedule",
         "retention",
+        "newest backup",
         "drill",
     ] {
         assert!(line(&outcome, what).starts_with("ok "), "{}", outcome.stdout);
     }
-    assert!(outcome.stdout.ends_with("all is well, 0 warnings\n"), "{}", outcome.stdout);
+    assert!(outcome.stdout.ends_with("\nnothing would fail tonight, 0 warnings\n"), "{}", outcome.stdout);
+    assert_eq!(outcome.log, "");
     assert_eq!(s3.requests("PUT", "/b/").len(), 1);
     assert_clean(&s3);
 }
@@ -153,8 +157,8 @@ fn each_right_on_the_bucket_that_is_missing_is_named() {
     for (method, part, what, right) in [
         ("GET", "list-type", "S3 list", "s3:ListBucket"),
         ("PUT", "check-", "S3 put", "s3:PutObject"),
-        ("GET", "check-", "S3 get", "s3:GetObject"),
-        ("POST", "uploads", "S3 multipart upload", "s3:AbortMultipartUpload"),
+        ("GET", "/b/", "S3 get", "s3:GetObject"),
+        ("POST", "uploads", "S3 multipart upload", "s3:PutObject"),
     ] {
         let s3 = s3::Server::start();
         let (_, pgkeep) = shop(&s3);
@@ -165,23 +169,79 @@ fn each_right_on_the_bucket_that_is_missing_is_named() {
         assert_eq!(outcome.stdout.matches("FAILED").count(), 1, "{}", outcome.stdout);
         assert_clean(&s3);
     }
+    // What may not be tidied up is named.
+    for (part, what, right, left) in [
+        ("check-", "S3 delete", "s3:DeleteObject", "is still there"),
+        ("uploadId", "S3 multipart upload", "s3:AbortMultipartUpload", "an upload without parts is left"),
+    ] {
+        let s3 = s3::Server::start();
+        let (_, pgkeep) = shop(&s3);
+        s3.fail(1, "DELETE", part, Fault::Answer(403, "AccessDenied"));
+        let outcome = pgkeep.fail(&["check"]);
+        let line = line(&outcome, what);
+        assert!(line.starts_with("FAILED ") && line.contains(right) && line.contains(left), "{line}");
+        assert_eq!(outcome.stdout.matches("FAILED").count(), 1, "{}", outcome.stdout);
+        assert!(outcome.stdout.ends_with("\n1 step would fail tonight, 0 warnings\n"), "{}", outcome.stdout);
+        assert_eq!(s3.objects().len() + s3.pending_uploads().len(), 1);
+    }
+}
+
+#[test]
+fn a_canary_that_comes_back_changed_or_is_not_listed_is_noticed() {
     let s3 = s3::Server::start();
     let (_, pgkeep) = shop(&s3);
-    s3.fail(1, "DELETE", "check-", Fault::Answer(403, "AccessDenied"));
+    let empty = "<ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Name>backups</Name>
+        <Prefix/><KeyCount>0</KeyCount><MaxKeys>1000</MaxKeys><IsTruncated>false</IsTruncated></ListBucketResult>";
+    s3.fail(1, "GET", "check-", Fault::Document(empty));
+    s3.fail(1, "GET", "/b/", Fault::Document("something else"));
     let outcome = pgkeep.fail(&["check"]);
-    let line = line(&outcome, "S3 delete");
-    assert!(line.contains("s3:DeleteObject") && line.contains("is still there"), "{line}");
+    assert!(line(&outcome, "S3 get").starts_with("FAILED   S3 get: other bytes"), "{}", outcome.stdout);
+    assert!(outcome.stdout.contains("\nwarning  S3 list: what was just put"), "{}", outcome.stdout);
+    assert_clean(&s3);
+}
+
+#[test]
+fn what_a_backup_would_try_again_is_tried_again() {
+    let s3 = s3::Server::start();
+    let (_, pgkeep) = shop(&s3);
+    for method in ["PUT", "DELETE"] {
+        s3.fail(1, method, "check-", Fault::Answer(503, "SlowDown"));
+    }
+    let outcome = pgkeep.succeed(&["check"]);
+    assert_eq!(outcome.log.matches("try 1 of 5 failed").count(), 2, "{}", outcome.log);
+    assert_clean(&s3);
+}
+
+#[test]
+fn a_signal_breaks_it_off_and_nothing_is_left() {
+    let s3 = s3::Server::start();
+    let (_, pgkeep) = shop(&s3);
+    // The canary arrives, and its answer does not.
+    s3.fail(100, "PUT", "check-", Fault::LoseAnswer);
+    let mut running = pgkeep.start(&["check"]);
+    running.wait_for_log("try 1 of 5 failed");
+    assert_eq!(s3.objects().len(), 1);
+    running.signal(Signal::TERM);
+    assert_eq!(running.wait(), 143, "{}", running.log());
+    assert_clean(&s3);
 }
 
 #[test]
 fn a_wrong_key_bucket_host_or_database_is_told_and_the_rest_is_tried() {
     let s3 = s3::Server::start();
     let (_, pgkeep) = shop(&s3);
+    // Said once; the rest of S3 would only repeat it.
+    let listing_fails = |outcome: &Outcome, code, remedy| {
+        let told = line(outcome, "S3 list");
+        assert!(told.starts_with("FAILED ") && told.contains(code) && told.contains(remedy), "{told}");
+        assert_eq!(outcome.stdout.matches("FAILED").count(), 1, "{}", outcome.stdout);
+        assert!(outcome.stdout.contains("\nskipped  S3: put, get, delete"), "{}", outcome.stdout);
+        assert!(line(outcome, "newest backup").starts_with("skipped "), "{}", outcome.stdout);
+    };
     let outcome = pgkeep.with("S3_SECRET_KEY", "wrong").fail(&["check"]);
-    assert!(line(&outcome, "S3 list").contains("SignatureDoesNotMatch"), "{}", outcome.stdout);
+    listing_fails(&outcome, "SignatureDoesNotMatch", "see S3_SECRET_KEY");
     let (_, pgkeep) = shop(&s3);
-    let outcome = pgkeep.with("S3_BUCKET", "nowhere").fail(&["check"]);
-    assert!(line(&outcome, "S3 list").contains("see S3_BUCKET"), "{}", outcome.stdout);
+    listing_fails(&pgkeep.with("S3_BUCKET", "nowhere").fail(&["check"]), "NoSuchBucket", "see S3_BUCKET");
     let (_, pgkeep) = shop(&s3);
     let outcome = pgkeep
         .with("S3_URL", "http://127.0.0.1:1")
@@ -226,5 +286,43 @@ fn a_retention_shorter_than_the_schedule_and_an_old_newest_backup_are_warnings()
     let outcome = pgkeep.succeed(&["check"]);
     assert!(line(&outcome, "retention").contains("only the newest is ever kept"), "{}", outcome.stdout);
     assert!(line(&outcome, "newest backup").starts_with("warning "), "{}", outcome.stdout);
-    assert!(outcome.stdout.ends_with("all is well, 2 warnings\n"), "{}", outcome.stdout);
+    assert!(outcome.stdout.ends_with("\nnothing would fail tonight, 2 warnings\n"), "{}", outcome.stdout);
+    // Kubernetes keeps the schedule: there is none to compare with.
+    let outcome = pgkeep.without("BACKUP_INTERVAL").with("BACKUP_RETENTION_DAY", "7").succeed(&["check"]);
+    assert!(line(&outcome, "schedule").starts_with("ok       schedule: BACKUP_INTERVAL is not set"));
+    assert!(line(&outcome, "newest backup").starts_with("ok "), "{}", outcome.stdout);
+    let misspelt = "\nwarning  configuration: BACKUP_RETENTION_DAY is not a variable";
+    assert!(outcome.stdout.contains(misspelt), "{}", outcome.stdout);
+    assert!(outcome.stdout.ends_with(", 1 warning\n"), "{}", outcome.stdout);
+}
+
+#[test]
+fn a_temporary_directory_that_is_not_there_is_told() {
+    let s3 = s3::Server::start();
+    let (_, pgkeep) = shop(&s3);
+    let outcome = pgkeep.without("BACKUP_TEMP_DIR").with("TMPDIR", "/nowhere").fail(&["check"]);
+    let told = line(&outcome, "temporary space");
+    assert!(told.starts_with("FAILED ") && told.contains("/nowhere"), "{told}");
+    assert!(told.contains("BACKUP_TEMP_DIR"), "{told}");
+    assert_eq!(outcome.stdout.matches("FAILED").count(), 1, "{}", outcome.stdout);
+    // Named by its own variable, it is a wrong configuration.
+    let (_, pgkeep) = shop(&s3);
+    let outcome = pgkeep.with("BACKUP_TEMP_DIR", "/nowhere").run(&["check"]);
+    assert_eq!((outcome.status, outcome.stdout.as_str()), (2, ""));
+}
+
+#[test]
+fn a_bucket_that_does_not_know_its_settings_is_no_worry() {
+    let s3 = s3::Server::start();
+    let (_, pgkeep) = shop(&s3);
+    for (query, fault) in [
+        ("versioning", Fault::Document("<ListBucketResult><Status>Enabled</Status></ListBucketResult>")),
+        ("object-lock", Fault::Answer(404, "ObjectLockConfigurationNotFoundError")),
+    ] {
+        s3.fail(1, "GET", query, fault);
+    }
+    let outcome = pgkeep.succeed(&["check"]);
+    let unknown = "ok       bucket's versioning: not known (GetBucketVersioning";
+    assert!(line(&outcome, "bucket's versioning").starts_with(unknown), "{}", outcome.stdout);
+    assert_eq!(line(&outcome, "bucket's object lock"), "ok       bucket's object lock: off");
 }
