@@ -15,8 +15,9 @@ use std::time::Duration;
 
 use anyhow::{anyhow, bail, Context, Result};
 use log::{debug, log, Level};
+use rustix::io::retry_on_intr;
 use rustix::pipe::fcntl_setpipe_size;
-use rustix::process::{kill_process_group, Pid, Signal};
+use rustix::process::{kill_process_group, waitid, Pid, Signal, WaitId, WaitIdOptions};
 
 use crate::catalog::Format;
 use crate::config::{Config, VARIABLES};
@@ -276,7 +277,13 @@ impl Process {
     }
 
     fn reap(&mut self) -> Result<(ExitStatus, Vec<String>)> {
-        let status = self.child.wait().with_context(|| format!("cannot wait for {}", self.name))?;
+        let waiting = || format!("cannot wait for {}", self.name);
+        // What the child has started and left behind would keep its standard error open. The group goes before
+        // the child is reaped, while its id cannot be another's.
+        let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        retry_on_intr(|| waitid(WaitId::Pid(self.group), ended)).with_context(waiting)?;
+        let _ = kill_process_group(self.group, Signal::KILL);
+        let status = self.child.wait().with_context(waiting)?;
         self.watched = None;
         let messages = self.messages.take().map(JoinHandle::join);
         Ok((status, messages.and_then(Result::ok).unwrap_or_default()))

@@ -266,3 +266,16 @@ impl Drop for SmallDisk {
         let _ = Command::new("umount").arg(self.0.path()).status();
     }
 }
+
+#[test]
+fn what_pg_dump_leaves_behind_does_not_hold_up_the_backup() {
+    let (server, s3) = (postgres::server(), s3::Server::start());
+    let database = server.database("left");
+    server.psql(&database, SHOP);
+    // It keeps pg_dump's standard error, and would do so for ten minutes.
+    let bin = wrapped_pg_dump(r#"$REAL "$@"; sleep 600 >/dev/null & exit 0"#);
+    let pgkeep = Pgkeep::new(&database, &s3).with("BACKUP_PG_BIN", bin.path().to_str().expect("UTF-8"));
+    let mut running = pgkeep.start(&["backup"]);
+    assert_eq!(running.wait(), 0, "{}", running.log());
+    assert_eq!(s3.backups().len(), 1);
+}
