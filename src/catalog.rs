@@ -222,4 +222,24 @@ mod tests {
         assert_eq!(found("b"), [("a b".into(), 1), ("app".into(), 2), ("app2".into(), 1)]);
         assert_eq!(found(""), [("app".into(), 1)]);
     }
+
+    #[test]
+    fn whatever_is_in_a_bucket_only_what_pgkeep_writes_is_a_backup() {
+        let seeds = [
+            "b/app/app_2026-11-23_03-00-09.sql.gz",
+            "b/a.20b/a.20b_2024-02-29_23-59-59.dump.gz",
+            "b/app/app_9999-12-31_00-00-00.sql.gz",
+        ];
+        crate::fuzz::feed(&seeds, |key| {
+            let object = Object { key: key.to_owned(), size: 1 };
+            for (database, backups) in by_database("b", [object]) {
+                let catalog = Catalog::new("b", &database);
+                assert_eq!(catalog.key(backups[0].time, backups[0].format), key);
+                assert_eq!(catalog.parse(key), Some((backups[0].time, backups[0].format)));
+            }
+            let name = escape(key);
+            assert!(name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)));
+            assert_eq!(unescape(&name).as_deref().unwrap_or_default(), key);
+        });
+    }
 }

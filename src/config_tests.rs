@@ -126,3 +126,27 @@ fn a_database_has_a_name_as_libpq_finds_it() {
     assert_eq!(name("postgresql://app@db"), "app");
     assert_eq!(name("host=db user=app dbname=shop"), "shop");
 }
+
+#[test]
+fn whatever_is_in_the_files_is_taken_or_refused_and_never_told() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap();
+    let seeds =
+        ["HUSH", "14", "custom", "https://u:HUSH@h:9000/x", "0 3 * * *\n", "host=h dbname=x password=HUSH"];
+    crate::fuzz::feed(&seeds, |text| {
+        std::fs::write(file.path(), text).unwrap();
+        let name = VARIABLES[text.len() % VARIABLES.len()];
+        let by_file = format!("{name}_FILE");
+        // The others are no secrets, and are told so that they can be found.
+        let secret = [
+            "POSTGRES_CONNECTION_STRING",
+            "S3_SECRET_KEY",
+            "S3_ACCESS_KEY",
+            "BACKUP_DRILL_CONNECTION_STRING",
+        ];
+        if let Err(problems) = read(&[(name, ""), (&by_file, path)]) {
+            let told = problems.join(" ");
+            assert!(!secret.contains(&name) || !told.contains("HUSH"), "{told}");
+        }
+    });
+}

@@ -32,7 +32,8 @@ impl Conninfo {
         let uri = ["postgresql://", "postgres://"].iter().find_map(|scheme| text.strip_prefix(scheme));
         let settings = match uri {
             Some(rest) => parse_uri(rest)?,
-            None if text.contains("://") => {
+            // A value may contain it as well.
+            None if text.split_once("://").is_some_and(|(scheme, _)| !scheme.contains('=')) => {
                 return Err("it is a URI, but not of PostgreSQL: it has to begin with postgresql://".into())
             }
             None if !text.contains('=') => {
@@ -287,6 +288,7 @@ mod tests {
             ("host=db password='' dbname=x", "host='db' dbname='x'", None),
             (r#"password='@:/?#%&=\'"\\ ' host=db"#, "host='db'", Some(r#"@:/?#%&='"\ "#)),
             ("host=a host=b", "host='b'", None),
+            ("host=a password=b://c", "host='a'", Some("b://c")),
         ] {
             assert_eq!(read(text), (settings.to_owned(), password.map(str::to_owned)), "{text}");
         }
@@ -320,5 +322,32 @@ mod tests {
         let conninfo = Conninfo::parse("postgresql://u:hush@h/x?password=hush2").unwrap();
         assert_eq!(conninfo.masked(), "user='u' host='h' dbname='x' password=***");
         assert_eq!(format!("{conninfo:?}"), conninfo.masked());
+    }
+
+    fn settings_hold(conninfo: &Conninfo, text: &str) -> bool {
+        conninfo.settings.iter().any(|(_, value)| value.contains(text))
+    }
+
+    #[test]
+    fn whatever_is_given_is_read_or_refused_and_never_told() {
+        let seeds = [
+            "postgresql://user:HUSH@host:5432/db?sslmode=require&password=HUSH",
+            "postgres://u@[::1]:5,[fe80::1]/a%20b",
+            r"host=h port=5 user='it\'s' password='HU\\SH' dbname=x",
+            "password=HUSH host=h",
+        ];
+        crate::fuzz::feed(&seeds, |text| match Conninfo::parse(text) {
+            Ok(conninfo) => {
+                // What a child gets is read as the same settings again, and holds no password.
+                let again = Conninfo::parse(&format!("{} x=''", conninfo.without_password())).unwrap();
+                let settings = again.settings.iter().filter(|(keyword, _)| keyword != "x");
+                assert!(settings.eq(conninfo.settings.iter().filter(|(keyword, _)| keyword != "x")));
+                // Where no other setting has it too, by a keyword that was spoilt.
+                if !settings_hold(&conninfo, "HUSH") {
+                    assert!(!conninfo.masked().contains("HUSH"));
+                }
+            }
+            Err(problem) => assert!(!problem.contains("HUSH"), "{problem}"),
+        });
     }
 }

@@ -168,8 +168,12 @@ impl Reader<'_> {
         let secret_key =
             self.required("S3_SECRET_KEY", "the key that signs requests", "(from your provider)");
         let path = self.path();
-        let region = self.get("S3_REGION").unwrap_or_else(|| "us-east-1".into());
+        let mut region = self.get("S3_REGION").unwrap_or_else(|| "us-east-1".into());
         let given = self.get("S3_URL");
+        if !region.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)) {
+            self.problem("S3_REGION", "is not the name of a region", "for example S3_REGION=eu-central-1");
+            region = "us-east-1".into();
+        }
         let url = match &given {
             Some(url) => self.endpoint(url),
             None => Url::parse(&format!("https://s3.{region}.amazonaws.com"))
@@ -226,6 +230,11 @@ impl Reader<'_> {
 
     fn endpoint(&mut self, text: &str) -> Option<Url> {
         let example = "for example S3_URL=https://s3.example.com:9000";
+        // No Unicode tables are built in (Cargo.toml, idna_adapter).
+        if !text.is_ascii() || text.contains('%') {
+            self.problem("S3_URL", "is not all ASCII without %", "write such a host in its xn-- form");
+            return None;
+        }
         let url = match Url::parse(text) {
             Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => url,
             Ok(_) => {

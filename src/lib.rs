@@ -15,6 +15,8 @@ pub mod daemon;
 pub mod database;
 pub mod drill;
 mod environment;
+#[cfg(test)]
+mod fuzz;
 pub mod get;
 pub mod gzip;
 pub mod health;

@@ -292,3 +292,15 @@ fn the_last_two_fire_times_are_those_that_next_goes_through() {
     let [last, _] = Schedule::parse("0 3 * * *").unwrap().past(utc("2026-11-23T03:00:00Z"), &Utc).unwrap();
     assert_eq!(last, utc("2026-11-23T03:00:00Z"));
 }
+
+#[test]
+fn whatever_expression_is_given_fires_in_the_future_or_is_refused() {
+    let seeds = ["0 3 * * *", "*/5 0-23/2 1,15 JAN-DEC MON-FRI", "@daily", "0 0 29 2 0", "59 23 31 12 7"];
+    let now: DateTime<Utc> = "2026-11-23T03:00:00Z".parse().unwrap();
+    crate::fuzz::feed(&seeds, |expression| {
+        if let Ok(schedule) = Schedule::parse(expression) {
+            let next = schedule.next(now, &chrono_tz::Europe::Berlin);
+            assert!(next.is_none_or(|next| next > now), "{expression}");
+        }
+    });
+}

@@ -171,4 +171,14 @@ mod tests {
             assert!(problem.contains("names no backup"), "{which}: {problem}");
         }
     }
+
+    #[test]
+    fn whatever_time_is_asked_for_is_found_or_refused() {
+        let backups = backups();
+        crate::fuzz::feed(&["2026-11-23_03-00-00", "2026-11-23T03:00:00Z", "2025"], |which| {
+            if let Ok(backup) = by_time(which, &backups) {
+                assert!(which.len() >= 4 && backup.key.contains(&which[..4]), "{which}");
+            }
+        });
+    }
 }

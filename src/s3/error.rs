@@ -201,4 +201,18 @@ mod tests {
             assert_eq!(refused(status, &body).is_transient(), transient, "{status} {body}");
         }
     }
+
+    #[test]
+    fn whatever_is_answered_becomes_a_text_of_bounded_length() {
+        let seeds = [
+            "<?xml version=\"1.0\"?><Error xmlns=\"urn:any\"><Code>NoSuchBucket</Code><Message>no</Message></Error>",
+            "<Error><Code>PermanentRedirect</Code><Endpoint>e</Endpoint><Region>r</Region></Error>",
+            "<!DOCTYPE x [<!ENTITY a \"aaaa\"><!ENTITY b \"&a;&a;&a;\">]><Error><Code>&b;</Code></Error>",
+            "<html><body>Bad gateway",
+        ];
+        crate::fuzz::feed(&seeds, |body| {
+            let text = refused(503, body).to_string();
+            assert!(text.starts_with("PutObject s3://b/k: ") && text.len() < 100_000, "{}", text.len());
+        });
+    }
 }

@@ -115,4 +115,12 @@ mod tests {
         assert!(parse("nonsense").is_err());
         assert!(parse("<ListMultipartUploadsResult><Upload/></ListMultipartUploadsResult>").is_err());
     }
+
+    #[test]
+    fn whatever_is_answered_is_read_or_refused() {
+        let seed = "<ListMultipartUploadsResult><NextKeyMarker>k</NextKeyMarker><NextUploadIdMarker>i</NextUploadIdMarker>\
+                    <IsTruncated>true</IsTruncated><Upload><Key>k</Key><UploadId>i</UploadId>\
+                    <Initiated>2026-11-22T01:02:03.000Z</Initiated></Upload></ListMultipartUploadsResult>";
+        crate::fuzz::feed(&[seed], |body| drop(parse(body)));
+    }
 }
