@@ -236,12 +236,20 @@ impl Restore<'_> {
     fn pour(&self, name: &str, one_transaction: bool) -> Result<()> {
         let target = self.databases.connect(name);
         match self.backup.format {
-            Format::Plain => self.pour_into_psql(target.start_psql(&self.databases.psql)?, one_transaction),
+            Format::Plain => {
+                // A transaction of pgkeep's own: whatever ends psql or pgkeep before the last line is written, the
+                // database stays as it was. psql's --single-transaction would commit what came until then.
+                let frame: [&[u8]; 2] =
+                    if one_transaction { [b"BEGIN;\n", b"\nCOMMIT;\n"] } else { [b""; 2] };
+                self.pour_into(target.start_psql(&self.databases.psql)?, frame, false)
+            }
             Format::Custom => {
                 let programs = postgres::choose(&self.databases.installed, &self.databases.server)?;
                 let mut arguments = self.selection.arguments(one_transaction);
                 if self.selection.jobs.is_none() {
-                    return self.pour_into_pg_restore(target.start_pg_restore(&programs, &arguments)?);
+                    let may_leave = self.selection.is_any();
+                    let pg_restore = target.start_pg_restore(&programs, &arguments)?;
+                    return self.pour_into(pg_restore, [b""; 2], may_leave);
                 }
                 let archive = self.download()?;
                 // Each of its processes opens the file for itself, which has no other name.
@@ -251,43 +259,30 @@ impl Restore<'_> {
         }
     }
 
-    /// One transaction of pgkeep's own: whatever ends psql or pgkeep before the last line is written, the
-    /// database stays as it was. psql's --single-transaction would commit what came until then.
-    fn pour_into_psql(&self, mut psql: Process, one_transaction: bool) -> Result<()> {
-        let mut send = |bytes: &[u8]| psql.input().write_all(bytes).context("cannot write to psql");
-        let [begin, commit]: [&[u8]; 2] =
-            if one_transaction { [b"BEGIN;\n", b"\nCOMMIT;\n"] } else { [b""; 2] };
+    /// Sends `begin`, the dump, and `commit` when all of it is proven; the dump's last piece is held back until then
+    /// too. A child that `may_leave` has what it was asked for, and the rest is proven all the same.
+    fn pour_into(&self, mut child: Process, [begin, commit]: [&[u8]; 2], may_leave: bool) -> Result<()> {
+        let mut left = false;
+        let mut send = |bytes: &[u8]| {
+            if left {
+                return Ok(());
+            }
+            match child.input().write_all(bytes) {
+                Err(problem) if may_leave && problem.kind() == io::ErrorKind::BrokenPipe => left = true,
+                sent => sent.context("the restoring program ended too early")?,
+            }
+            Ok(())
+        };
         let poured = send(begin)
             .and_then(|()| verify::stream(self.s3, self.backup, "restoring", |_| Ok(()), &mut send))
             .and_then(|_| send(commit));
         match poured {
-            Ok(()) => psql.finish(),
-            // psql ended first, and knows why.
-            Err(failure) if is_broken_pipe(&failure) => psql.finish().and(Err(failure)),
+            Ok(()) => child.finish(),
+            // It ended first, and knows why.
+            Err(failure) if is_broken_pipe(&failure) => child.finish().and(Err(failure)),
             // Killed as it is dropped, so that it does not take this for the end.
             Err(failure) => Err(failure),
         }
-    }
-
-    /// The archive's last piece is sent when all is proven, and pg_restore commits behind it.
-    fn pour_into_pg_restore(&self, mut pg_restore: Process) -> Result<()> {
-        // pg_restore leaves when it has what it was asked for; the rest is proven all the same.
-        let mut left = false;
-        verify::stream(
-            self.s3,
-            self.backup,
-            "restoring",
-            |_| Ok(()),
-            |bytes| {
-                match pg_restore.input().write_all(bytes) {
-                    _ if left => {}
-                    Err(problem) if problem.kind() == io::ErrorKind::BrokenPipe => left = true,
-                    sent => sent.context("cannot write to pg_restore")?,
-                }
-                Ok(())
-            },
-        )?;
-        pg_restore.finish()
     }
 
     /// The archive as a file without a name: for pg_restore's jobs, which read here and there.

@@ -472,3 +472,19 @@ fn the_maintenance_database_itself_can_be_replaced() {
     pgkeep.succeed(&["restore", "latest", "--replace"]);
     assert_eq!(server.psql("postgres", "SELECT count(*) FROM orders").trim(), "5000");
 }
+
+#[test]
+fn a_restore_that_fails_early_does_not_fetch_the_rest() {
+    let server = postgres::server();
+    for format in ["plain", "custom"] {
+        let role = format!("early_{format}");
+        let sql = format!("{} ; CREATE ROLE {role}; ALTER TABLE noise OWNER TO {role}", noise(24));
+        let (database, s3, pgkeep, _) = backed_up("early", &sql, format);
+        server.psql(&database, &format!("REASSIGN OWNED BY {role} TO postgres; DROP ROLE {role}"));
+        // What is behind these bytes comes only to whoever asks again.
+        s3.fail(1, "GET", "/early", Fault::StopAnswer(13_000_000));
+        let log = pgkeep.fail(&["restore", "latest"]).log;
+        assert!(log.contains(&format!("role \"{role}\" does not exist")), "{log}");
+        assert_eq!(s3.requests("GET", "/early").len(), 1, "{log}");
+    }
+}
