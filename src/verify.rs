@@ -17,7 +17,7 @@ use crate::list;
 use crate::logging;
 use crate::progress::{self, rate};
 use crate::proof::Witness;
-use crate::s3::Client;
+use crate::s3::{Client, S3Error};
 use crate::select;
 use crate::units;
 
@@ -138,7 +138,7 @@ fn explain(problem: io::Error, position: u64, size: u64) -> Error {
             anyhow!("the backup is damaged: {problem}, at byte {position} of {size} or before")
         }
         // The S3 error within says more than the io::Error around it.
-        _ => match problem.downcast::<crate::s3::S3Error>() {
+        _ => match problem.downcast::<S3Error>() {
             Ok(error) => Error::from(error).context("cannot read the backup"),
             Err(problem) => Error::from(problem),
         },
@@ -186,19 +186,23 @@ pub fn command(config: &Config, s3: &Client, which: Option<&str>) -> Result<()> 
                 units::duration(started.elapsed()),
                 rate(backup.size, started.elapsed())
             ),
-            Err(failure) if backups.len() == 1 => {
-                return Err(failure.context(format!("{} is not a whole backup", s3.place(&backup.key))));
-            }
             Err(failure) => {
+                // What S3 does not give says nothing about the backup.
+                let unread = failure.chain().any(|cause| cause.is::<S3Error>());
+                let verdict = if unread { "could not be read" } else { "is not a whole backup" };
+                let verdict = format!("{} {verdict}", s3.place(&backup.key));
+                if backups.len() == 1 {
+                    return Err(failure.context(verdict));
+                }
                 bad += 1;
-                logging::failure(&format!("{} is not a whole backup", s3.place(&backup.key)), &failure);
+                logging::failure(&verdict, &failure);
             }
         }
     }
     match bad {
         0 if backups.len() > 1 => info!("all {} are whole", units::count(backups.len(), "backup")),
         0 => {}
-        _ => bail!("{bad} of {} are not whole", units::count(backups.len(), "backup")),
+        _ => bail!("{bad} of {} are not proven whole", units::count(backups.len(), "backup")),
     }
     Ok(())
 }
