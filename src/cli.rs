@@ -55,6 +55,8 @@ Configuration, by environment variables; NAME_FILE names a file with NAME's valu
   S3_PATH                      a prefix within the bucket (default: none)
   S3_REGION                    (default: us-east-1)
   S3_ADDRESSING_STYLE          path or virtual (default: path, for AWS virtual)
+  S3_CA_FILE                   a file with the certificates (PEM) of the endpoint's
+                               authorities (default: the system's)
   BACKUP_ON_START              false, true or missed: back up at the start as well, or
                                only if a fire time was missed (default: false)
   S3_UPLOAD_CONCURRENCY        parts uploaded at a time (default: 4)
@@ -303,7 +305,8 @@ mod tests {
     #[test]
     fn help_names_every_variable() {
         for name in crate::config::VARIABLES {
-            assert!(HELP.contains(&format!("\n  {name} ")), "{name}");
+            let named = [format!("\n  {name} "), format!("\n  {name}_FILE ")];
+            assert!(named.iter().any(|line| HELP.contains(line)), "{name}");
         }
     }
 }

@@ -4,11 +4,13 @@ use std::env;
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use log::LevelFilter;
 use rusty_s3::Bucket;
+use ureq::tls::Certificate;
 use url::Url;
 
 use crate::catalog::{Catalog, Format};
@@ -20,7 +22,7 @@ use crate::secret::{Redactor, Secret, MASK};
 use crate::units;
 
 /// All variables, for the warning about others with pgkeep's own prefix.
-pub const VARIABLES: [&str; 22] = [
+pub const VARIABLES: [&str; 23] = [
     "POSTGRES_CONNECTION_STRING",
     "S3_URL",
     "S3_BUCKET",
@@ -29,6 +31,7 @@ pub const VARIABLES: [&str; 22] = [
     "S3_SECRET_KEY",
     "S3_REGION",
     "S3_ADDRESSING_STYLE",
+    "S3_CA",
     "S3_UPLOAD_CONCURRENCY",
     "BACKUP_INTERVAL",
     "BACKUP_ON_START",
@@ -119,6 +122,8 @@ pub struct S3Config {
     pub access_key: String,
     /// The key that signs.
     pub secret_key: Secret,
+    /// The authorities whose word on the endpoint's certificate counts; the system's where none are given.
+    pub authorities: Option<Arc<Vec<Certificate<'static>>>>,
 }
 
 impl Config {
@@ -217,6 +222,10 @@ impl Config {
         };
         let interval = self.interval.as_ref().map_or("(not set)", |interval| &interval.expression);
         let url = self.s3.url.as_ref().map_or("(not set: AWS)", Url::as_str);
+        let authorities = match &self.s3.authorities {
+            Some(given) => units::count(given.len(), "certificate"),
+            None => "(not set: the system's)".into(),
+        };
         let drill = match (&self.drill, &self.drill_interval) {
             (Some(drill), Some(interval)) => format!("{} on {}", interval.expression, drill.masked()),
             (Some(drill), None) => format!("(only by hand) on {}", drill.masked()),
@@ -230,6 +239,7 @@ impl Config {
             format!("S3_PATH = {} (backups at {}…)", self.s3.path, self.catalog().prefix()),
             format!("S3_ACCESS_KEY = {MASK}, S3_SECRET_KEY = {MASK}"),
             format!("S3_REGION = {}, S3_ADDRESSING_STYLE = {style}", self.s3.bucket.region()),
+            format!("S3_CA = {authorities}"),
             format!("BACKUP_INTERVAL = {interval}"),
             format!("BACKUP_ON_START = {}", self.on_start.name()),
             match self.retention.days {

@@ -51,6 +51,8 @@ fn each_problem_names_its_variable_and_a_right_value() {
         ("S3_PATH", "a/../b", "single slashes"),
         ("S3_PATH", "a//b", "single slashes"),
         ("S3_ADDRESSING_STYLE", "dns", "path nor virtual"),
+        ("S3_CA", "/etc/ca.pem", "S3_CA_FILE names a file"),
+        ("S3_CA", "-----BEGIN CERTIFICATE-----\nnonsense", "no certificate"),
         ("S3_REGION", "a b", "for example S3_REGION="),
         ("BACKUP_INTERVAL", "0 0 3 * * *", "no field for seconds"),
         ("BACKUP_INTERVAL", "\"0 3 * * *\"", "quotes around its value"),

@@ -6,11 +6,13 @@ use std::fs;
 use std::io::ErrorKind;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use log::LevelFilter;
 use rusty_s3::{Bucket, UrlStyle};
+use ureq::tls::{parse_pem, Certificate, PemItem};
 use url::Url;
 
 use crate::catalog::Format;
@@ -187,6 +189,7 @@ impl Reader<'_> {
                 .ok(),
         };
         let style = self.get("S3_ADDRESSING_STYLE");
+        let authorities = self.authorities();
         let (url, bucket) = (url?, bucket?);
         let plain = bucket.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
         // https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html; other stores are laxer.
@@ -225,7 +228,30 @@ impl Reader<'_> {
             path: path?,
             access_key: access_key?,
             secret_key: Secret::new(secret_key?),
+            authorities,
         })
+    }
+
+    fn authorities(&mut self) -> Option<Arc<Vec<Certificate<'static>>>> {
+        let name = "S3_CA";
+        let text = self.get(name)?;
+        let items: Result<Vec<PemItem<'_>>, _> = parse_pem(text.as_bytes()).collect();
+        let certificates = items.map(|items| {
+            let certificates = items.into_iter().filter_map(|item| match item {
+                PemItem::Certificate(certificate) => Some(certificate),
+                _ => None,
+            });
+            certificates.collect::<Vec<_>>()
+        });
+        match certificates {
+            Ok(certificates) if !certificates.is_empty() => Some(Arc::new(certificates)),
+            _ => {
+                let remedy =
+                    "S3_CA_FILE names a file with the authority's -----BEGIN CERTIFICATE----- and what follows";
+                self.problem(name, "holds no certificate (in PEM form)", remedy);
+                None
+            }
+        }
     }
 
     fn endpoint(&mut self, text: &str) -> Option<Url> {

@@ -42,7 +42,14 @@ mod tests {
         let url: url::Url = "http://[::1]:9000/".parse().unwrap();
         let bucket = Bucket::new(url.clone(), UrlStyle::Path, "b", "eu-central-1").unwrap();
         let (access_key, secret_key) = ("id".to_owned(), Secret::new("hush"));
-        let s3 = S3Config { url: Some(url), bucket, path: String::new(), access_key, secret_key };
+        let s3 = S3Config {
+            url: Some(url),
+            bucket,
+            path: String::new(),
+            access_key,
+            secret_key,
+            authorities: None,
+        };
         assert_eq!(
             command(&s3, "-é", "-.c3.a9/-.c3.a9_2026-11-23_03-00-00.dump.gz", Format::Custom),
             "aws s3 cp --endpoint-url 'http://[::1]:9000' --region eu-central-1 \

@@ -90,7 +90,8 @@ struct Answer {
 impl Client {
     /// A client for the configured bucket. A forced `shutdown` ends its retries.
     pub fn new(config: &S3Config, shutdown: Shutdown) -> Self {
-        let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
+        let roots = config.authorities.clone().map_or(RootCerts::PlatformVerifier, RootCerts::Specific);
+        let tls = TlsConfig::builder().root_certs(roots).build();
         let agent = Agent::config_builder()
             .tls_config(tls)
             .http_status_as_error(false)
@@ -383,7 +384,7 @@ impl Client {
         let (what, transient) = match problem {
             // rustls reports a certificate that it does not trust as invalid data: no try will change it.
             ureq::Error::Io(problem) if problem.kind() == ErrorKind::InvalidData => {
-                let remedy = "SSL_CERT_FILE names the certificate of a private CA";
+                let remedy = "S3_CA_FILE names the certificate of a private authority";
                 (format!("no trusted connection: {problem}; {remedy}"), false)
             }
             ureq::Error::Io(problem) => (problem.to_string(), true),

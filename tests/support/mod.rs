@@ -7,7 +7,9 @@
 
 pub mod pgkeep;
 pub mod postgres;
+pub mod proxy;
 pub mod s3;
+pub mod tls;
 
 use std::fmt::Display;
 use std::net::TcpListener;

@@ -131,10 +131,13 @@ impl Server {
             .expect("sh");
         let server =
             Server { port, bin: bin.to_owned(), _watch: watch.stdin.take().expect("its standard input") };
-        wait_for("PostgreSQL to answer", || {
-            server.try_psql("postgres", "SELECT 1").status.success().then_some(())
-        });
+        wait_for("PostgreSQL to answer", || server.answers().then_some(()));
         server
+    }
+
+    /// Whether it takes connections; not while it recovers.
+    pub fn answers(&self) -> bool {
+        self.try_psql("postgres", "SELECT 1").status.success()
     }
 
     /// Makes a database whose name begins with `name` and that no other test has.

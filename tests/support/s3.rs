@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::prelude::{Engine, BASE64_STANDARD};
 use bytes::Bytes;
+use chrono::{SecondsFormat, TimeDelta, Utc};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
@@ -28,6 +29,7 @@ use s3s::service::{S3Service, S3ServiceBuilder};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
+use tokio_rustls::TlsAcceptor;
 
 pub const ACCESS_KEY: &str = "AKIATESTKEY";
 pub const SECRET_KEY: &str = "S3-SECRET/with+signs=and-so-on";
@@ -76,12 +78,18 @@ struct Door {
     /// Lets everything through as it comes: for measurements.
     open: bool,
     traps: Mutex<Vec<Trap>>,
+    /// The faults that requests have met.
+    sprung: Mutex<Vec<Fault>>,
     /// Method, path and query of each request, in their order; without the signature.
     seen: Mutex<Vec<String>>,
     /// The ETag that each part was acknowledged with, by upload and number.
     etags: Mutex<BTreeMap<(String, String), String>>,
     /// The metadata that each object was begun with, by its path.
     metadata: Mutex<BTreeMap<String, BTreeMap<String, String>>>,
+    /// How long a day lasts for uploads; `s3s-fs` does not list them, so without this nobody does.
+    day: Option<Duration>,
+    /// Key and beginning of each upload that is neither completed nor aborted, by its id.
+    uploads: Mutex<BTreeMap<String, (String, Instant)>>,
 }
 
 /// The server. It ends, and its files go, when this is dropped.
@@ -95,15 +103,25 @@ pub struct Server {
 impl Server {
     /// Starts a server with the one bucket [`BUCKET`].
     pub fn start() -> Self {
-        Self::behind(Door::default())
+        Self::behind(Door::default(), None)
     }
 
     /// The same without the door's checks and faults, as fast as it is.
     pub fn undisturbed() -> Self {
-        Self::behind(Door { open: true, ..Door::default() })
+        Self::behind(Door { open: true, ..Door::default() }, None)
     }
 
-    fn behind(door: Door) -> Self {
+    /// The same with ListMultipartUploads, for which a day passes in this time.
+    pub fn with_days_of(day: Duration) -> Self {
+        Self::behind(Door { day: Some(day), ..Door::default() }, None)
+    }
+
+    /// Starts a server at `https://localhost` that shows this identity.
+    pub fn over_tls(identity: TlsAcceptor) -> Self {
+        Self::behind(Door::default(), Some(identity))
+    }
+
+    fn behind(door: Door, identity: Option<TlsAcceptor>) -> Self {
         let directory = tempfile::Builder::new().prefix("pgkeep-s3-").tempdir().expect("a directory");
         fs::create_dir(directory.path().join(BUCKET)).expect("the bucket");
         let files = s3s_fs::FileSystem::new(directory.path()).expect("the server's files");
@@ -117,14 +135,24 @@ impl Server {
             .build()
             .expect("a runtime");
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a loopback port");
-        let url = format!("http://{}", listener.local_addr().expect("its address"));
-        runtime.spawn(serve(listener, service, Arc::clone(&door)));
+        let address = listener.local_addr().expect("its address");
+        let url = match identity {
+            Some(_) => format!("https://localhost:{}", address.port()),
+            None => format!("http://{address}"),
+        };
+        runtime.spawn(serve(listener, identity, service, Arc::clone(&door)));
         Server { url, directory, door, _runtime: runtime }
     }
 
     /// The next `times` requests with this method, whose path and query contain `part`, meet the fault.
     pub fn fail(&self, times: u32, method: &'static str, part: &'static str, fault: Fault) {
         self.door.traps.lock().unwrap().push(Trap { method, part, times, fault });
+    }
+
+    /// Takes all traps away, and answers with the faults that requests have met since the last time.
+    pub fn calm(&self) -> Vec<Fault> {
+        self.door.traps.lock().unwrap().clear();
+        std::mem::take(&mut self.door.sprung.lock().unwrap())
     }
 
     /// The requests so far with this method, whose path and query contain `part`.
@@ -191,14 +219,21 @@ impl Server {
     }
 }
 
-async fn serve(listener: TcpListener, service: S3Service, door: Arc<Door>) {
+async fn serve(listener: TcpListener, identity: Option<TlsAcceptor>, service: S3Service, door: Arc<Door>) {
     loop {
         let Ok((socket, _)) = listener.accept().await else { continue };
-        let (service, door) = (service.clone(), Arc::clone(&door));
+        let (service, door, identity) = (service.clone(), Arc::clone(&door), identity.clone());
         tokio::spawn(async move {
             let answer = service_fn(move |request| answer(request, service.clone(), Arc::clone(&door)));
             let builder = auto::Builder::new(TokioExecutor::new());
-            let _ = builder.serve_connection(TokioIo::new(socket), answer).await;
+            match identity {
+                Some(identity) => {
+                    // A client that does not like what it sees goes away.
+                    let Ok(socket) = identity.accept(socket).await else { return };
+                    let _ = builder.serve_connection(TokioIo::new(socket), answer).await;
+                }
+                None => drop(builder.serve_connection(TokioIo::new(socket), answer).await),
+            }
         });
     }
 }
@@ -225,6 +260,7 @@ async fn answer(
             trap.fault
         })
     };
+    door.sprung.lock().unwrap().extend(fault);
     match fault {
         Some(Fault::Answer(status, code)) => {
             // A small body is read, so that the connection stays usable; for a large one S3 does not wait.
@@ -253,6 +289,9 @@ async fn answer(
         // What happens behind the request.
         _ => {}
     }
+    if let Some(day) = door.day.filter(|_| told.starts_with("GET") && told.contains("uploads=")) {
+        return Ok(Response::new(s3s::Body::from(Bytes::from(door.list_uploads(&told, day)))));
+    }
     let (head, body) = request.into_parts();
     if !door.note_metadata(&head) {
         return Ok(refusal(403, "AccessDenied"));
@@ -271,6 +310,12 @@ async fn answer(
             door.etags.lock().unwrap().insert((upload.into(), part.into()), etag.into());
         }
     }
+    let answer = match answer {
+        Ok(answer) if told.contains("uploads=") || told.contains("uploadId=") => {
+            Ok(door.note_upload(&told, answer).await?)
+        }
+        answer => answer,
+    };
     match (fault, answer) {
         (Some(Fault::LoseAnswer), _) => Err(io::ErrorKind::ConnectionAborted.into()),
         (Some(Fault::WrongEtag), Ok(mut answer)) => {
@@ -346,6 +391,46 @@ impl Door {
             self.metadata.lock().unwrap().insert(head.uri.path().to_owned(), metadata);
         }
         true
+    }
+
+    /// Keeps account of the uploads that are neither completed nor aborted.
+    async fn note_upload(&self, told: &str, answer: Response<s3s::Body>) -> io::Result<Response<s3s::Body>> {
+        if !answer.status().is_success() {
+            return Ok(answer);
+        }
+        let (head, body) = answer.into_parts();
+        let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
+        let mut uploads = self.uploads.lock().unwrap();
+        match parameter(told, "uploadId") {
+            Some(_) if told.starts_with("PUT") => {}
+            // An error may come within a 200.
+            Some(id) if !body.windows(7).any(|window| window == b"<Error>") => drop(uploads.remove(id)),
+            Some(_) => {}
+            None => {
+                let text = String::from_utf8_lossy(&body);
+                let id = text.split_once("<UploadId>").and_then(|(_, rest)| rest.split_once("</UploadId>"));
+                let key =
+                    told.split(['/', '?']).skip(2).take_while(|part| !part.contains('=')).collect::<Vec<_>>();
+                if let Some((id, _)) = id {
+                    uploads.insert(id.to_owned(), (key.join("/"), Instant::now()));
+                }
+            }
+        }
+        Ok(Response::from_parts(head, s3s::Body::from(body)))
+    }
+
+    /// The answer to ListMultipartUploads
+    /// (<https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListMultipartUploads.html>).
+    fn list_uploads(&self, told: &str, day: Duration) -> String {
+        let prefix = parameter(told, "prefix").unwrap_or_default().replace("%2F", "/");
+        let uploads = self.uploads.lock().unwrap();
+        let listed = uploads.iter().filter(|(_, (key, _))| key.starts_with(&prefix)).map(|(id, (key, begun))| {
+            let days = begun.elapsed().as_secs_f64() / day.as_secs_f64();
+            let initiated = Utc::now() - TimeDelta::seconds((days * 86_400.0) as i64);
+            let initiated = initiated.to_rfc3339_opts(SecondsFormat::Millis, true);
+            format!("<Upload><Key>{key}</Key><UploadId>{id}</UploadId><Initiated>{initiated}</Initiated></Upload>")
+        });
+        format!("<ListMultipartUploadsResult>{}</ListMultipartUploadsResult>", listed.collect::<String>())
     }
 
     /// The code of the error that S3 itself would answer with, where `s3s-fs` lets a request through: every

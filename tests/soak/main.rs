@@ -1,0 +1,363 @@
+//! Many backups of databases that change, in a world that fails in one of three: nothing may be lost.
+//!
+//! `make soak` runs 300 backups, `make test` a few for less than a minute. What happens follows from a seed, which
+//! is printed, but for the moments at which processes end. After each backup: what the bucket has under a
+//! backup's name restores to the database as it was, what failed left nothing, retention took the expired
+//! backup and nothing else, and no file, no process and no descriptor is left.
+
+mod keeper;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::backtrace::Backtrace;
+use std::collections::BTreeMap;
+use std::env;
+use std::fs;
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use pgkeep::config::Config;
+use pgkeep::s3::Client;
+use pgkeep::shutdown::Shutdown;
+use pgkeep::{backup, logging};
+
+use keeper::{no_clients, Keeper};
+use support::postgres::{self, noise, SHOP};
+use support::proxy::{Harm, Proxy};
+use support::s3::{self, Fault};
+use support::wait_for;
+
+/// What `make test` has time for.
+const SHORT: (u32, Duration) = (40, Duration::from_secs(40));
+/// An upload that nobody ended is swept after this time; a day elsewhere.
+const DAY: Duration = Duration::from_secs(20);
+/// Memory at the end may be so much more than after the first ten backups: allocators keep odd pages.
+const MEMORY_SLACK: u64 = 1 << 20;
+
+fn main() {
+    if env::args().nth(1).as_deref() == Some("worker") {
+        return work();
+    }
+    let number = |name: &str| env::var(name).ok().map(|text| text.parse().expect("a number"));
+    let rounds = number("PGKEEP_SOAK");
+    let seed = number("PGKEEP_SOAK_SEED").unwrap_or_else(|| fastrand::u64(..));
+    println!("soak: seed {seed}");
+    let mut soak = Soak::new(seed, rounds.is_some());
+    let started = Instant::now();
+    let most = rounds.map_or(SHORT.0, |rounds| u32::try_from(rounds).expect("a small number"));
+    for round in 1..=most {
+        if rounds.is_none() && started.elapsed() > SHORT.1 {
+            break;
+        }
+        soak.round(round);
+    }
+    soak.end();
+}
+
+/// `pgkeep backup` again and again in one process, once for each line of its standard input, as the daemon does
+/// it, whose schedule could not fire so often.
+fn work() {
+    let config = Config::load(false).expect("a configuration");
+    logging::start(config.log_level);
+    // The first stack trace reads the program's debugging information into memory, and keeps it.
+    let _ = Backtrace::force_capture().to_string();
+    let shutdown = Shutdown::install().expect("signals");
+    let s3 = Client::new(&config.s3, shutdown.clone());
+    for _ in io::stdin().lines() {
+        match backup::run(&config, &s3, &shutdown) {
+            Ok(backup) => println!("{}", backup.key),
+            Err(failure) => {
+                logging::failure("backup failed", &failure);
+                println!("failed");
+            }
+        }
+    }
+}
+
+/// One way in which a round fails.
+#[derive(Clone, Copy, Debug)]
+enum Trouble {
+    /// So many requests of this kind meet a fault.
+    Request(u32, &'static str, &'static str, Fault),
+    /// A connection to S3 meets this.
+    S3(Harm),
+    /// A connection to PostgreSQL meets this.
+    Postgres(Harm),
+    /// Nobody is at S3's address from one time on, for another.
+    S3Away(Duration, Duration),
+    /// pg_dump is killed.
+    KillDump(Duration),
+    /// A server process of PostgreSQL's is killed, and with it all of them.
+    KillServer(Duration),
+    /// pg_dump's connection is ended by the server.
+    EndConnection(Duration),
+    /// pgkeep is killed.
+    Kill(Duration),
+    /// pgkeep is asked to stop.
+    Stop(Duration),
+    /// pgkeep is asked to stop, and then asked again.
+    StopNow(Duration),
+}
+
+/// What S3 says on its bad days. The part of path and query keeps apart what is the same method.
+const REQUESTS: [(&str, &str, Fault); 27] = [
+    ("PUT", "", Fault::Answer(500, "InternalError")),
+    ("PUT", "", Fault::Answer(503, "SlowDown")),
+    ("PUT", "", Fault::Answer(429, "TooManyRequests")),
+    ("PUT", "", Fault::Answer(403, "AccessDenied")),
+    ("PUT", "", Fault::SlowDown(1)),
+    ("PUT", "", Fault::ChangeBody),
+    ("PUT", "", Fault::CutInBody),
+    ("PUT", "", Fault::LoseAnswer),
+    ("PUT", "", Fault::WrongEtag),
+    ("PUT", "partNumber=", Fault::Answer(404, "NoSuchUpload")),
+    ("PUT", "partNumber=2", Fault::Answer(500, "InternalError")),
+    ("PUT", "partNumber=2", Fault::LoseAnswer),
+    ("POST", "uploads=", Fault::Answer(500, "InternalError")),
+    ("POST", "uploads=", Fault::LoseAnswer),
+    ("POST", "uploads=", Fault::Document("<html>Welcome!</html>")),
+    ("POST", "uploadId=", Fault::LoseAnswer),
+    ("POST", "uploadId=", Fault::Answer(503, "ServiceUnavailable")),
+    ("POST", "uploadId=", Fault::Answer(404, "NoSuchUpload")),
+    (
+        "POST",
+        "uploadId=",
+        Fault::Document("<Error><Code>InternalError</Code><Message>late</Message></Error>"),
+    ),
+    ("POST", "uploadId=", Fault::Document("<Error><Code>AccessDenied</Code><Message>late</Message></Error>")),
+    ("GET", "list-type=2", Fault::Answer(500, "InternalError")),
+    ("GET", "list-type=2", Fault::Answer(403, "AccessDenied")),
+    ("GET", "list-type=2", Fault::CutAnswer(100)),
+    ("HEAD", "", Fault::Answer(500, "InternalError")),
+    ("HEAD", "", Fault::Answer(403, "AccessDenied")),
+    ("DELETE", "", Fault::Answer(403, "AccessDenied")),
+    ("DELETE", "", Fault::LoseAnswer),
+];
+
+/// How rounds of one kind ended.
+#[derive(Default)]
+struct Tally {
+    tried: u32,
+    /// Where the fault came in time to be met.
+    met: u32,
+    whole: u32,
+    refused: u32,
+}
+
+struct Soak {
+    rng: Rng,
+    long: bool,
+    s3: s3::Server,
+    to_s3: Arc<Proxy>,
+    to_postgres: Proxy,
+    small: Keeper,
+    large: Keeper,
+    tallies: BTreeMap<String, Tally>,
+}
+
+impl Soak {
+    fn new(seed: u64, long: bool) -> Self {
+        let (server, s3) = (postgres::server(), s3::Server::with_days_of(DAY));
+        let port = s3.url.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).expect("a port");
+        let (to_s3, to_postgres) = (Arc::new(Proxy::to(port)), Proxy::to(server.port));
+        let small = Keeper::new("small", SHOP, &s3, &to_s3, &to_postgres);
+        // More than a part.
+        let large = Keeper::new("large", &format!("{SHOP}; {}", noise(20)), &s3, &to_s3, &to_postgres);
+        let (rng, tallies) = (Rng::with_seed(seed), BTreeMap::new());
+        Soak { rng, long, s3, to_s3, to_postgres, small, large, tallies }
+    }
+
+    fn round(&mut self, number: u32) {
+        let large = self.rng.u8(..4) == 0;
+        let trouble = (self.rng.u8(..3) == 0).then(|| self.trouble());
+        let change = self.change();
+        let server = postgres::server();
+        let keeper = if large { &mut self.large } else { &mut self.small };
+        let database = keeper.database.clone();
+        server.psql(&database, &change);
+        let expected = server.text(&database);
+        let (expired, stranger) = (
+            format!("{database}/{database}_2020-01-01_00-00-00.sql.gz"),
+            format!("{database}/{database}_2020-01-01_00-00-00.sql.gz.old"),
+        );
+        self.s3.plant(&expired, b"an expired backup");
+        self.s3.plant(&stranger, b"somebody else's");
+        let before = self.s3.objects();
+        // The worker's connection of the last time was closed meanwhile, as idle ones are.
+        self.to_s3.cut();
+
+        if let Some(Trouble::Request(times, method, part, fault)) = trouble {
+            self.s3.fail(times, method, part, fault);
+        }
+        let outcome = match trouble {
+            Some(Trouble::Kill(after)) => keeper.kill(after),
+            Some(Trouble::Stop(after)) => keeper.stop(after, false),
+            Some(Trouble::StopNow(after)) => keeper.stop(after, true),
+            _ => keeper.run_beside(trouble, &self.to_s3, &self.to_postgres),
+        };
+        let faults = self.s3.calm();
+        let harms = [self.to_s3.calm(), self.to_postgres.calm()].concat();
+        wait_for("PostgreSQL to answer", || server.answers().then_some(()));
+        let context = format!("round {number}, {trouble:?} (met {faults:?} {harms:?}):\n{}", outcome.log);
+
+        // What is in the bucket now: every new object restores; nothing but the expired backup went.
+        let after = self.s3.objects();
+        let new: Vec<&String> = after.keys().filter(|key| !before.contains_key(*key)).collect();
+        for key in &new {
+            let restored = server.database("restored");
+            server.restore(&self.s3.path(key), &restored);
+            assert!(server.text(&restored) == expected, "{key} restores to something else: {context}");
+            server.psql("postgres", &format!("DROP DATABASE {restored}"));
+        }
+        let gone: Vec<&String> = before.keys().filter(|key| !after.contains_key(*key)).collect();
+        assert!(before.iter().all(|(key, size)| gone.contains(&key) || after[key] == *size), "{context}");
+        let retention_ran = match &outcome.told {
+            Ok(Some(key)) => {
+                assert!(new.contains(&key) && new.len() == 1, "{new:?} instead of {key}: {context}");
+                faults.is_empty() && harms.is_empty() && !matches!(trouble, Some(Trouble::S3Away(..)))
+            }
+            // Its last words are not heard; or S3 did not tell the size of what it had acknowledged.
+            Ok(None) => false,
+            Err(failure) => {
+                assert!(trouble.is_some(), "a backup failed for no reason: {context}");
+                assert!(new.is_empty() || failure.contains("HeadObject"), "{new:?} is there: {context}");
+                assert!(gone.is_empty(), "{gone:?} went after a failure: {context}");
+                false
+            }
+        };
+        assert!(gone.iter().all(|key| **key == expired), "{gone:?} went: {context}");
+        assert!(!retention_ran || gone.len() == 1, "the expired backup stayed: {context}");
+
+        let lines = outcome.log.lines().filter(|line| line.contains("[WARN ]") || line.contains("[ERROR]"));
+        assert!(lines.count() >= faults.len(), "a fault without a line: {context}");
+        assert_eq!(keeper.pgkeep.left_in_spool(), [] as [&str; 0], "{context}");
+        wait_for(format!("the end of all processes; {context}"), || no_clients(&database).then_some(()));
+        if !matches!(trouble, Some(Trouble::Kill(_) | Trouble::Stop(_) | Trouble::StopNow(_))) {
+            keeper.look_at_worker(&context);
+        }
+        // The disk of this machine is not the bucket of a provider.
+        for key in new.iter().filter(|_| large) {
+            fs::remove_file(self.s3.path(key)).expect("the object");
+        }
+
+        let met = !faults.is_empty() || !harms.is_empty();
+        let kind = trouble.map_or("none".into(), |trouble| kind(trouble, large));
+        let tally = self.tallies.entry(kind).or_default();
+        tally.tried += 1;
+        tally.met += u32::from(
+            met || !matches!(trouble, Some(Trouble::Request(..) | Trouble::S3(_) | Trouble::Postgres(_))),
+        );
+        tally.whole += u32::try_from(new.len()).expect("few");
+        tally.refused += u32::from(new.is_empty());
+        if self.long {
+            println!("round {number}: {:?}, {trouble:?}: {}", outcome.told.is_ok(), new.len());
+        }
+    }
+
+    /// A change that the next backup has to have.
+    fn change(&mut self) -> String {
+        let number = self.rng.u32(1..400);
+        match self.rng.u8(..5) {
+            0 => format!("DELETE FROM orders WHERE id % 400 = {number}"),
+            1 => format!("UPDATE orders SET note = note || E'\\n{number}' WHERE id % 400 = {number}"),
+            2 => format!("ALTER TABLE customers DROP COLUMN IF EXISTS extra; ALTER TABLE customers ADD extra int DEFAULT {number}"),
+            3 => format!("DROP TABLE IF EXISTS t{}; CREATE TABLE t{} AS SELECT generate_series(1, {number}) n", number % 9, number % 9),
+            _ => format!("INSERT INTO orders (customer, total) SELECT 1, n FROM generate_series(1, {number}) n"),
+        }
+    }
+
+    fn trouble(&mut self) -> Trouble {
+        let rng = &mut self.rng;
+        // Small numbers as often as large ones: a header, a small answer, a part.
+        let [up, down] = [rng.u8(1..25), rng.u8(1..25)].map(|bits| rng.u64(0..1 << bits));
+        let harm = match rng.u8(..8) {
+            0 => Harm::Drop,
+            1 | 2 => Harm::CutUp(up),
+            3 => Harm::CutDown(down),
+            4 => Harm::HalfClose(down),
+            5 => Harm::Pause(down),
+            6 => Harm::Trickle,
+            // It takes half a minute to be noticed.
+            _ if self.long => Harm::Stall(down),
+            _ => Harm::Repeat(down),
+        };
+        let moment = Duration::from_millis(rng.u64(..1200));
+        match rng.u8(..16) {
+            0..=5 => {
+                let (method, part, fault) = REQUESTS[rng.usize(..REQUESTS.len())];
+                let times = [1, 1, 2, if self.long { 9 } else { 3 }][rng.usize(..4)];
+                Trouble::Request(times, method, part, fault)
+            }
+            6 | 7 => Trouble::S3(harm),
+            // Nobody notices a PostgreSQL that holds its connections open and says nothing.
+            8 | 9 if !matches!(harm, Harm::Stall(_)) => Trouble::Postgres(harm),
+            8 | 9 => Trouble::S3(harm),
+            10 => Trouble::S3Away(moment, Duration::from_millis(rng.u64(..3000))),
+            11 => Trouble::KillDump(moment / 16),
+            12 if rng.bool() => Trouble::KillServer(moment / 16),
+            12 => Trouble::EndConnection(moment / 16),
+            13 | 14 => Trouble::Kill(moment),
+            _ if rng.bool() => Trouble::Stop(moment),
+            _ => Trouble::StopNow(moment),
+        }
+    }
+
+    /// What is left at the end, and the table.
+    fn end(mut self) {
+        thread::sleep(DAY);
+        for keeper in [&mut self.small, &mut self.large] {
+            let outcome = keeper.run_beside(None, &self.to_s3, &self.to_postgres);
+            assert!(matches!(outcome.told, Ok(Some(_))), "{}", outcome.log);
+            keeper.pgkeep.succeed(&["verify", "--all"]);
+            keeper.look_at_worker(&outcome.log);
+            let memory = &keeper.memory;
+            let (count, last) = (memory.len(), memory[memory.len() - 1]);
+            let first = memory.iter().take(10).max().expect("a backup");
+            println!("{}: {first} bytes of memory after ten backups, {last} after {count}", keeper.database);
+            assert!(last <= first + MEMORY_SLACK, "memory grows: {memory:?}");
+        }
+        assert_eq!(self.s3.pending_uploads(), [] as [&str; 0], "uploads outlive the sweep");
+        println!("| fault | backups | met | whole | refused |\n| --- | ---: | ---: | ---: | ---: |");
+        let mut all = Tally::default();
+        for (kind, tally) in &self.tallies {
+            println!("| {kind} | {} | {} | {} | {} |", tally.tried, tally.met, tally.whole, tally.refused);
+            all.tried += tally.tried;
+            all.met += tally.met;
+            all.whole += tally.whole;
+            all.refused += tally.refused;
+        }
+        println!(
+            "| all | {} | {} | {} | {} |\nsoak: passed, nothing was lost",
+            all.tried, all.met, all.whole, all.refused
+        );
+    }
+}
+
+/// The row of the table that a round counts in.
+fn kind(trouble: Trouble, large: bool) -> String {
+    let size = if large { "parts" } else { "one part" };
+    match trouble {
+        Trouble::Request(_, method, part, fault) => {
+            let fault = format!("{fault:?}");
+            let fault = fault.split(['{', '<']).next().expect("its beginning").trim_end_matches("(\"");
+            format!("S3: {} {fault}", format!("{method} {part}").trim())
+        }
+        Trouble::S3(harm) => format!("S3 connection: {}, {size}", name(harm)),
+        Trouble::Postgres(harm) => format!("PostgreSQL connection: {}, {size}", name(harm)),
+        Trouble::S3Away(..) => "S3 is away for a while".into(),
+        Trouble::KillDump(_) => "kill -9 pg_dump".into(),
+        Trouble::KillServer(_) => "kill -9 of a PostgreSQL server process".into(),
+        Trouble::EndConnection(_) => "PostgreSQL ends the connection".into(),
+        Trouble::Kill(_) => "kill -9 pgkeep".into(),
+        Trouble::Stop(_) => "SIGTERM".into(),
+        Trouble::StopNow(_) => "SIGTERM twice".into(),
+    }
+}
+
+fn name(harm: Harm) -> String {
+    let name = format!("{harm:?}");
+    name.split('(').next().expect("its beginning").to_owned()
+}
