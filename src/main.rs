@@ -60,6 +60,7 @@ fn main() -> ExitCode {
 }
 
 fn run(command: &Command, config: &Config) -> Result<ExitCode> {
+    shutdown::survive_file_size_limit()?;
     match command {
         Command::Run | Command::Backup => return stoppable(command, config, Shutdown::install()?),
         // What they have begun is undone, at once.

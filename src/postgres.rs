@@ -388,6 +388,7 @@ pub fn installed(only: Option<&Path>) -> Result<Vec<Programs>> {
         }
     };
     let mut found: Vec<Programs> = Vec::new();
+    let mut broken = None;
     for directory in directories {
         if ["pg_dump", "psql"].iter().all(|program| fs::metadata(directory.join(program)).is_ok()) {
             match version_of(&directory) {
@@ -395,11 +396,17 @@ pub fn installed(only: Option<&Path>) -> Result<Vec<Programs>> {
                     found.push(programs)
                 }
                 Ok(_) => {}
-                Err(problem) => debug!("left alone: {problem:#}"),
+                Err(problem) => {
+                    debug!("left alone: {problem:#}");
+                    broken = Some(problem);
+                }
             }
         }
     }
     if found.is_empty() {
+        if let Some(problem) = broken {
+            return Err(problem.context("PostgreSQL's client does not work"));
+        }
         bail!(
             "no pg_dump and psql found: install PostgreSQL's client (postgresql-client), or set BACKUP_PG_BIN to \
              the directory that has them"

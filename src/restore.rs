@@ -289,7 +289,7 @@ impl Restore<'_> {
     fn download(&self) -> Result<File> {
         let directory = &self.config.temp_directory;
         let place = || format!("cannot write the archive to {}", directory.display());
-        let mut file = tempfile::tempfile_in(directory).with_context(place)?;
+        let mut file = spool::unnamed_file(directory).with_context(place)?;
         let free = spool::free_space(directory).filter(|free| *free < self.backup.size);
         if let Some(free) = free {
             warn!(

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use log::{info, warn};
 use rustix::process::{kill_process_group, Pid, Signal};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
@@ -27,6 +27,15 @@ pub fn end_at_signals() -> io::Result<()> {
         flag::register_conditional_shutdown(signal, 128 + signal, Arc::new(AtomicBool::new(true)))?;
     }
     Ok(())
+}
+
+/// Makes a file that reaches the limit of its size an error of the write, as a full disk is, where the default is
+/// to end the program with a signal (setrlimit(2), RLIMIT_FSIZE).
+///
+/// # Errors
+/// Where the handler cannot be installed.
+pub fn survive_file_size_limit() -> io::Result<()> {
+    flag::register(SIGXFSZ, Arc::default()).map(drop)
 }
 
 /// The signals received so far, and the children that a forced stop has to end. Clones share them.

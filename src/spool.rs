@@ -4,9 +4,9 @@
 //! parts, and each part's checksum is made on the way, so that a part is read once: into the socket. Behind
 //! each part that is in the bucket a hole is punched: the disk holds what is not uploaded yet.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
@@ -21,6 +21,17 @@ use rustix::fs::{fallocate, statvfs, FallocateFlags};
 pub fn free_space(directory: &Path) -> Option<u64> {
     let system = statvfs(directory).ok()?;
     Some(system.f_bavail.saturating_mul(system.f_frsize))
+}
+
+/// A file without a name in `directory`, which goes with its last descriptor.
+///
+/// # Errors
+/// Where it cannot be made.
+pub fn unnamed_file(directory: &Path) -> io::Result<File> {
+    let file = tempfile::tempfile_in(directory)?;
+    // Others find it by /proc alone, and there its mode counts; the umask may be anything.
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    Ok(file)
 }
 
 /// A piece of the spool that will not change any more.
@@ -60,7 +71,7 @@ impl Spool {
     /// # Errors
     /// Where the file cannot be made; the text names the directory.
     pub fn create(directory: &Path, part_size: u64, full: Sender<Part>) -> Result<Self> {
-        let file = tempfile::tempfile_in(directory)
+        let file = unnamed_file(directory)
             .with_context(|| format!("cannot make a temporary file in {}", directory.display()))?;
         let shared = Shared { file, directory: directory.to_owned(), only_grows: AtomicBool::new(false) };
         Ok(Spool { shared: Arc::new(shared), part_size, full, part: 1, length: 0, md5: Md5::new() })

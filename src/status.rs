@@ -2,9 +2,9 @@
 //!
 //! It lies beside the spool, is written whole or not at all, and only its owner can read it.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -127,6 +127,8 @@ impl Status {
         // Made anew, so that in a directory of everybody's nobody else's file or link is written to.
         let _ = fs::remove_file(&new);
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+        // A umask takes away, also from the owner.
+        file.set_permissions(Permissions::from_mode(0o600))?;
         file.write_all(format!("{:#}\n", self.json()).as_bytes())?;
         fs::rename(&new, path)
     }

@@ -178,10 +178,18 @@ impl Upload {
             match self.done.recv_timeout(TICK) {
                 Ok(uploaded) => {
                     ended += 1;
-                    all = all.and_then(|mut etags| {
-                        etags.extend(uploaded?);
-                        Ok(etags)
-                    });
+                    all = match (all, uploaded) {
+                        (Ok(mut etags), Ok(of_thread)) => {
+                            etags.extend(of_thread);
+                            Ok(etags)
+                        }
+                        (Ok(_), Err(failure)) => Err(failure),
+                        (Err(first), Ok(_)) => Err(first),
+                        (Err(first), Err(further)) => {
+                            warn!("another part failed too: {further:#}");
+                            Err(first)
+                        }
+                    };
                 }
                 Err(RecvTimeoutError::Disconnected) => bail!("a thread of the upload has panicked"),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -226,7 +234,7 @@ fn upload_parts(
                 "the backup does not fit 10,000 parts: it is more than four times as large as its database"
             );
         }
-        let id = shared.id(client)?;
+        let Some(id) = shared.id(client)? else { break };
         let etag = client.upload_part(&shared.key, id, &part, go_on)?;
         shared.acknowledged.fetch_add(part.length, Ordering::Relaxed);
         part.release();
@@ -236,16 +244,18 @@ fn upload_parts(
 }
 
 impl Shared {
-    /// The upload's id; S3 is asked for it once.
-    fn id(&self, client: &Client) -> Result<&str> {
+    /// The upload's id; S3 is asked for it once. None where the upload was given up, also because S3 refused
+    /// to begin it: who waited meanwhile need not ask again.
+    fn id(&self, client: &Client) -> Result<Option<&str>> {
         let _one_at_a_time = self.beginning.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.id.get().is_none() {
-            let id = client
-                .create_multipart_upload(&self.key, &self.metadata)
-                .context("cannot begin the upload")?;
+        if self.id.get().is_none() && !self.cancelled.load(Ordering::Relaxed) {
+            let id = client.create_multipart_upload(&self.key, &self.metadata).inspect_err(|_| {
+                self.cancelled.store(true, Ordering::Relaxed);
+            });
+            let id = id.context("cannot begin the upload")?;
             self.id.get_or_init(|| id);
         }
-        Ok(self.id.get().expect("just now set"))
+        Ok(self.id.get().map(String::as_str))
     }
 }
 

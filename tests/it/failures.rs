@@ -10,7 +10,7 @@ use crate::support::postgres::{self, noise, wrapped_pg_dump, PausedDump, PASSWOR
 use crate::support::s3::{self, Fault};
 
 /// The bucket is empty and no upload waits invisibly.
-fn assert_nothing_left(s3: &s3::Server) {
+pub fn assert_nothing_left(s3: &s3::Server) {
     assert!(s3.objects().is_empty(), "{:?}", s3.objects());
     assert_eq!(s3.pending_uploads(), [] as [&str; 0]);
 }

@@ -15,6 +15,7 @@ mod failures;
 mod health;
 mod majors;
 mod names_and_secrets;
+mod resources;
 mod restore;
 mod retention;
 mod s3_faults;

@@ -103,16 +103,7 @@ impl Pgkeep {
 
     /// Starts a command that goes on by itself.
     pub fn start(&self, arguments: &[&str]) -> Running {
-        let mut command = self.command(arguments);
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("pgkeep");
-        let lines = Arc::new(Mutex::new(String::new()));
-        let (stderr, gathered) = (child.stderr.take().expect("its log"), Arc::clone(&lines));
-        let reader = std::thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                gathered.lock().unwrap().push_str(&(line + "\n"));
-            }
-        });
-        Running { child, lines, reader: Some(reader), _spool: Arc::clone(&self.spool) }
+        Running::start(&mut self.command(arguments), self)
     }
 
     /// The files in the spool's directory, but for the status of a running daemon, which may be writing it anew.
@@ -164,6 +155,19 @@ impl Display for Waiting<'_> {
 }
 
 impl Running {
+    /// Starts a command that goes on by itself.
+    pub fn start(command: &mut Command, pgkeep: &Pgkeep) -> Self {
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("pgkeep");
+        let lines = Arc::new(Mutex::new(String::new()));
+        let (stderr, gathered) = (child.stderr.take().expect("its log"), Arc::clone(&lines));
+        let reader = std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                gathered.lock().unwrap().push_str(&(line + "\n"));
+            }
+        });
+        Running { child, lines, reader: Some(reader), _spool: Arc::clone(&pgkeep.spool) }
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

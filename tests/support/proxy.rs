@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 use std::time::Duration;
 
@@ -40,7 +40,8 @@ struct Shared {
     met: Vec<Harm>,
     /// Nobody is there: connections are closed at once.
     away: bool,
-    open: Vec<TcpStream>,
+    /// Not kept open by this: an end that is only shut down still takes what comes, and never reads it.
+    open: Vec<Weak<TcpStream>>,
 }
 
 /// A listener on a free port.
@@ -69,12 +70,13 @@ impl Proxy {
                 };
                 // A server that is down: the client finds its connection closed.
                 let Ok(server) = TcpStream::connect(("127.0.0.1", port)) else { continue };
-                shared.lock().unwrap().open.extend([clone(&client), clone(&server)]);
+                let (client, server) = (Arc::new(client), Arc::new(server));
+                shared.lock().unwrap().open.extend([Arc::downgrade(&client), Arc::downgrade(&server)]);
                 let up = Way { harm, up: true, shared: Arc::clone(&shared) };
                 let down = Way { harm, up: false, shared: Arc::clone(&shared) };
-                let (from, to) = (clone(&client), clone(&server));
-                thread::spawn(move || up.carry(from, to));
-                thread::spawn(move || down.carry(server, client));
+                let (from, to) = (Arc::clone(&client), Arc::clone(&server));
+                thread::spawn(move || up.carry(&from, &to));
+                thread::spawn(move || down.carry(&server, &client));
             }
         });
         proxy
@@ -92,7 +94,7 @@ impl Proxy {
 
     /// Cuts every connection.
     pub fn cut(&self) {
-        for stream in self.shared.lock().unwrap().open.drain(..) {
+        for stream in self.shared.lock().unwrap().open.drain(..).filter_map(|stream| stream.upgrade()) {
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
@@ -113,7 +115,7 @@ struct Way {
 }
 
 impl Way {
-    fn carry(self, mut from: TcpStream, mut to: TcpStream) {
+    fn carry(self, mut from: &TcpStream, mut to: &TcpStream) {
         let mut buffer = vec![0; 64 * 1024];
         let mut passed = 0;
         while let Ok(read) = from.read(&mut buffer) {
@@ -127,7 +129,7 @@ impl Way {
             let before = turn.map_or(read, |turn| usize::try_from(turn - passed).expect("within the buffer"));
             if self.harm == Some(Harm::Trickle) && !self.up && passed == 0 {
                 self.note();
-                if trickle(&mut to, &buffer[..read]).is_err() {
+                if trickle(to, &buffer[..read]).is_err() {
                     break;
                 }
             } else if to.write_all(&buffer[..before]).is_err() {
@@ -185,15 +187,11 @@ impl Way {
     }
 }
 
-fn trickle(to: &mut TcpStream, bytes: &[u8]) -> std::io::Result<()> {
+fn trickle(mut to: &TcpStream, bytes: &[u8]) -> std::io::Result<()> {
     let (slow, rest) = bytes.split_at(bytes.len().min(TRICKLED as usize * 7));
     for piece in slow.chunks(7) {
         to.write_all(piece)?;
         thread::sleep(Duration::from_millis(10));
     }
     to.write_all(rest)
-}
-
-fn clone(stream: &TcpStream) -> TcpStream {
-    stream.try_clone().expect("a descriptor")
 }
