@@ -119,9 +119,9 @@ impl Upload {
         if last.number == 1 {
             let length = last.length;
             let metadata = self.shared.metadata.iter().cloned().chain([known_now]).collect();
-            self.client.put_object(&self.shared.key, &last, &metadata)?;
-            self.shared.acknowledged.store(length, Ordering::Relaxed);
             self.ended = true;
+            self.client.put_object(&self.shared.key, &last, &metadata).inspect_err(|_| self.take_back())?;
+            self.shared.acknowledged.store(length, Ordering::Relaxed);
             return Ok(());
         }
         let parts = if last.length > 0 { last.number } else { last.number - 1 };
@@ -147,6 +147,20 @@ impl Upload {
     /// Gives the upload up, and answers why it had failed by itself, if it had.
     pub fn abort(mut self) -> Option<Error> {
         self.give_up()
+    }
+
+    /// S3 may have stored what it did not acknowledge, or other bytes than were sent. The key was free, so what is
+    /// there is of this upload.
+    fn take_back(&self) {
+        let place = self.client.place(&self.shared.key);
+        match self.client.head_object(&self.shared.key) {
+            Ok(None) => {}
+            Ok(Some(_)) => match self.client.delete_object(&self.shared.key) {
+                Ok(()) => warn!("{place}, which S3 stored and did not acknowledge, was deleted again"),
+                Err(error) => warn!("{place} is not proven whole, and could not be deleted: {error}"),
+            },
+            Err(error) => warn!("whether S3 has stored {place} is not known: {error}"),
+        }
     }
 
     fn is_complete(&self) -> bool {
