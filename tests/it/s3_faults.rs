@@ -183,21 +183,27 @@ fn a_server_that_is_away_is_told_after_five_tries() {
 fn an_object_that_was_stored_and_not_acknowledged_is_taken_back() {
     let s3 = s3::Server::start();
     let (_, pgkeep) = shop(&s3);
+    let forbidden = Fault::Answer(403, "AccessDenied");
+    // The next try is refused for good.
+    let stored = |fault| {
+        s3.fail(1, "PUT", "", fault);
+        s3.fail(1, "PUT", "", forbidden);
+    };
     for (fault, says) in [
         (Fault::WrongEtag, "S3 stored other bytes than were sent"),
         (Fault::LoseAnswer, "backup failed: cannot upload the backup: PutObject"),
     ] {
-        s3.fail(5, "PUT", "", fault);
+        stored(fault);
         let log = pgkeep.fail(&["backup"]).log;
         assert!(log.contains(says) && log.contains("did not acknowledge, was deleted again"), "{log}");
         assert!(s3.objects().is_empty(), "{:?}", s3.objects());
     }
-    s3.fail(5, "PUT", "", Fault::LoseAnswer);
-    s3.fail(1, "DELETE", "", Fault::Answer(403, "AccessDenied"));
+    stored(Fault::LoseAnswer);
+    s3.fail(1, "DELETE", "", forbidden);
     let log = pgkeep.fail(&["backup"]).log;
     assert!(log.contains("is not proven whole, and could not be deleted: DeleteObject"), "{log}");
-    s3.fail(5, "PUT", "", Fault::LoseAnswer);
-    s3.fail(1, "HEAD", "", Fault::Answer(403, "AccessDenied"));
+    stored(Fault::LoseAnswer);
+    s3.fail(1, "HEAD", "", forbidden);
     let log = pgkeep.fail(&["backup"]).log;
     assert!(log.contains("is not known: HeadObject"), "{log}");
 }
