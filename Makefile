@@ -1,6 +1,6 @@
 # pgkeep: `make demo` shows it at work, `make test` runs every test. Both install what they need.
 
-.PHONY: build image test test-docker demo bench soak fuzz lint prerequisites clean
+.PHONY: build image test test-docker demo bench bench-size soak fuzz audit lint prerequisites clean
 
 build: ## the binary: target/release/pgkeep
 	cargo build --release --locked
@@ -24,8 +24,14 @@ bench: prerequisites ## pgkeep beside what people use today, and its gzip beside
 	cargo bench --locked --bench restore
 	cargo bench --locked --bench gzip
 
+bench-size: prerequisites ## 60 GB through pgkeep: its memory, its temporary file and its parts
+	cargo bench --locked --bench size
+
 soak: prerequisites ## 300 backups in a world that fails in one of three; the seed is printed, PGKEEP_SOAK_SEED repeats it
 	PGKEEP_SOAK=$${PGKEEP_SOAK:-300} cargo test --release --locked --test soak
+
+audit: ## licences, duplicates, sources and known vulnerabilities of what the binary is made of; needs cargo-deny
+	cargo deny --locked check
 
 fuzz: ## texts that nobody would write, many for each reader of texts
 	PGKEEP_FUZZ_SEED=$${PGKEEP_FUZZ_SEED:-$$(date +%s)} PGKEEP_FUZZ_ROUNDS=$${PGKEEP_FUZZ_ROUNDS:-300000} cargo test --release --locked --lib whatever
