@@ -7,6 +7,7 @@ use chrono::{SecondsFormat, TimeDelta, Utc};
 use crate::backup::assert_restores;
 use crate::support::pgkeep::Pgkeep;
 use crate::support::postgres::{self, noise, SHOP};
+use crate::support::proxy::{Harm, Proxy};
 use crate::support::s3::{self, Fault};
 
 fn shop(s3: &s3::Server) -> (String, Pgkeep) {
@@ -206,4 +207,33 @@ fn an_object_that_was_stored_and_not_acknowledged_is_taken_back() {
     s3.fail(1, "HEAD", "", forbidden);
     let log = pgkeep.fail(&["backup"]).log;
     assert!(log.contains("is not known: HeadObject"), "{log}");
+}
+
+#[test]
+fn whatever_happens_to_one_connection_the_backup_goes_on() {
+    let s3 = s3::Server::start();
+    let (database, pgkeep) = shop(&s3);
+    let port = s3.url.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).expect("a port");
+    let proxy = Proxy::to(port);
+    let pgkeep = pgkeep.with("S3_URL", &format!("http://127.0.0.1:{}", proxy.port));
+    for harm in [
+        Harm::Drop,
+        // Within a head, within a body, within an answer's head and its body.
+        Harm::CutUp(100),
+        Harm::CutUp(3000),
+        Harm::CutDown(20),
+        Harm::CutDown(300),
+        Harm::HalfClose(0),
+        Harm::HalfClose(300),
+        Harm::Pause(300),
+        Harm::Trickle,
+        Harm::Repeat(0),
+        Harm::Repeat(500),
+    ] {
+        proxy.harm(harm);
+        let log = pgkeep.succeed(&["backup"]).log;
+        assert_eq!(proxy.calm(), [harm], "{log}");
+        assert_restores(&s3, &database);
+        s3.clear();
+    }
 }

@@ -275,7 +275,7 @@ impl Soak {
         let rng = &mut self.rng;
         // Small numbers as often as large ones: a header, a small answer, a part.
         let [up, down] = [rng.u8(1..25), rng.u8(1..25)].map(|bits| rng.u64(0..1 << bits));
-        let harm = match rng.u8(..8) {
+        let harm = match rng.u8(..9) {
             0 => Harm::Drop,
             1 | 2 => Harm::CutUp(up),
             3 => Harm::CutDown(down),
@@ -283,7 +283,7 @@ impl Soak {
             5 => Harm::Pause(down),
             6 => Harm::Trickle,
             // It takes half a minute to be noticed.
-            _ if self.long => Harm::Stall(down),
+            7 if self.long => Harm::Stall(down),
             _ => Harm::Repeat(down),
         };
         let moment = Duration::from_millis(rng.u64(..1200));
