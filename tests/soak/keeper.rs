@@ -79,7 +79,10 @@ impl Keeper {
                 to_s3.harm(harm);
                 Box::new(|| {})
             }
-            Some(Trouble::Postgres(harm)) => {
+            Some(Trouble::Postgres(harm, question)) => {
+                if !question {
+                    to_postgres.spare();
+                }
                 to_postgres.harm(harm);
                 Box::new(|| {})
             }
@@ -99,15 +102,20 @@ impl Keeper {
             }
             Some(Trouble::KillServer(after)) => {
                 let running = Arc::clone(&running);
-                Box::new(move || kill_when(&running, after, connection))
+                Box::new(move || kill_when(&running, after, || connection(pid)))
             }
             Some(Trouble::EndConnection(after)) => {
                 let running = Arc::clone(&running);
                 Box::new(move || {
-                    when(&running, connection, |pid| {
-                        thread::sleep(after);
-                        postgres::server().psql("postgres", &format!("SELECT pg_terminate_backend({pid})"));
-                    });
+                    when(
+                        &running,
+                        || connection(pid),
+                        |server| {
+                            thread::sleep(after);
+                            postgres::server()
+                                .psql("postgres", &format!("SELECT pg_terminate_backend({server})"));
+                        },
+                    );
                 })
             }
             _ => Box::new(|| {}),
@@ -247,8 +255,9 @@ fn child(parent: u32, name: &str) -> Option<u32> {
         .find(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim_end() == name))
 }
 
-/// The server process of pg_dump's connection.
-fn connection() -> Option<u32> {
+/// The server process of the connection of a running pg_dump, a child of this process.
+fn connection(parent: u32) -> Option<u32> {
+    child(parent, "pg_dump")?;
     let query = "SELECT min(pid) FROM pg_stat_activity WHERE application_name IN ('pgkeep', 'pg_dump')";
     postgres::server().psql("postgres", query).parse().ok()
 }

@@ -35,7 +35,7 @@ pub enum Harm {
 #[derive(Default)]
 struct Shared {
     /// What the next connections meet.
-    next: VecDeque<Harm>,
+    next: VecDeque<Option<Harm>>,
     /// What connections have met.
     met: Vec<Harm>,
     /// Nobody is there: connections are closed at once.
@@ -61,7 +61,7 @@ impl Proxy {
             for client in listener.incoming().flatten() {
                 let harm = {
                     let mut shared = shared.lock().unwrap();
-                    let harm = shared.next.pop_front();
+                    let harm = shared.next.pop_front().flatten();
                     if shared.away || harm == Some(Harm::Drop) {
                         shared.met.extend(harm);
                         continue;
@@ -82,9 +82,14 @@ impl Proxy {
         proxy
     }
 
-    /// One of the next connections meets this.
+    /// The next connection meets this; the one after the next, where this was said before, and so on.
     pub fn harm(&self, harm: Harm) {
-        self.shared.lock().unwrap().next.push_back(harm);
+        self.shared.lock().unwrap().next.push_back(Some(harm));
+    }
+
+    /// The next connection meets nothing.
+    pub fn spare(&self) {
+        self.shared.lock().unwrap().next.push_back(None);
     }
 
     /// Whether nobody is there.
