@@ -18,3 +18,4 @@ mod names_and_secrets;
 mod restore;
 mod retention;
 mod s3_faults;
+mod servers;

@@ -8,6 +8,7 @@
 pub mod pgkeep;
 pub mod postgres;
 pub mod s3;
+pub mod servers;
 
 use std::fmt::Display;
 use std::net::TcpListener;
