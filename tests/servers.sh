@@ -50,7 +50,7 @@ KEYS
         -s3.port="$1" -s3.port.grpc="$2" -master.port="$3" -master.port.grpc="$4" \
         -volume.port="$5" -volume.port.grpc="$6" -filer.port="$7" -filer.port.grpc="$8" \
         -s3.port.iceberg=0 -s3.port.lance=0 -s3.config="$dir/keys" -s3.autoCreateBucket=false \
-        -volume.max=50 -master.volumeSizeLimitMB=100
+        -volume.max=1000 -master.volumeSizeLimitMB=100
 }
 
 # One node with one device, one copy of each object.
@@ -71,14 +71,14 @@ mount_check = false"
         "$venv/bin/swift-ring-builder" $name.builder create 4 1 1
         "$venv/bin/swift-ring-builder" $name.builder add "r1z1-127.0.0.1:$1/one" 1
         "$venv/bin/swift-ring-builder" $name.builder rebalance
-        printf '%s\nbind_port = %s\n[pipeline:main]\npipeline = server\n[app:server]\nuse = egg:swift#%s\n' \
-            "$common" "$1" $name >$name.conf
+        printf '%s\nbind_port = %s\n[pipeline:main]\npipeline = %s-server\n[app:%s-server]\nuse = egg:swift#%s\n' \
+            "$common" "$1" $name $name $name >$name.conf
         run swift-$name-server $name.conf --verbose
     done >>"$log" 2>&1
     {
         printf '%s\nbind_port = %s\n[pipeline:main]\n' "$common" "$proxy"
-        echo 'pipeline = catch_errors listing_formats s3api tempauth copy slo dlo symlink server'
-        printf '[app:server]\nuse = egg:swift#proxy\naccount_autocreate = true\n'
+        echo 'pipeline = catch_errors listing_formats s3api tempauth copy slo dlo symlink proxy-server'
+        printf '[app:proxy-server]\nuse = egg:swift#proxy\naccount_autocreate = true\n'
         printf '[filter:tempauth]\nuse = egg:swift#tempauth\nuser_%s = %s .admin\n' \
             "$(echo "$ACCESS_KEY" | tr : _)" "$SECRET_KEY"
         printf '[filter:s3api]\nuse = egg:swift#s3api\nlocation = us-east-1\ns3_acl = false\n'

@@ -236,7 +236,7 @@ fn prune_deletes_what_expired_and_leaves_strangers_alone(kind: Kind) {
         "2020-01-01+00-00-00.sql.gz",
         "2020-01-01%5F00-00-01.sql.gz",
         "2020-01-01_00-00-00.sql.gz+",
-        "2020-01-01_00-00-00.sql.gz/x",
+        "2020-01-03_00-00-00.sql.gz/x",
         " ",
         "+",
         "a + b%20c%2Bd",

@@ -2,12 +2,11 @@
 //! them for each test. What a test does to its bucket goes by requests of its own, not by pgkeep's code.
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Display, Formatter};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -21,7 +20,6 @@ use ureq::http::{HeaderMap, Request};
 
 use super::pgkeep::Pgkeep;
 use super::s3;
-use super::wait_for;
 
 /// Whose server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,21 +66,24 @@ impl Kind {
     }
 
     fn server(self) -> &'static Server {
-        static SERVERS: [OnceLock<Server>; 3] = [OnceLock::new(), OnceLock::new(), OnceLock::new()];
-        SERVERS[self as usize].get_or_init(|| match self {
+        // One that does not start is not tried again for each test.
+        type Started = OnceLock<Result<Server, String>>;
+        static SERVERS: [Started; 3] = [Started::new(), Started::new(), Started::new()];
+        let started = SERVERS[self as usize].get_or_init(|| match self {
             Kind::S3sFs => {
                 let server = s3::Server::undisturbed();
-                Server { url: server.url.clone(), _end: None, _in_process: Some(server) }
+                Ok(Server { url: server.url.clone(), _end: None, _in_process: Some(server) })
             }
             Kind::SeaweedFs => Server::start(self, "seaweedfs"),
             Kind::Swift => Server::start(self, "swift"),
-        })
+        });
+        started.as_ref().unwrap_or_else(|problem| panic!("{problem}"))
     }
 }
 
 impl Server {
     /// By the script, which ends the server with this process, however that ends.
-    fn start(kind: Kind, name: &str) -> Self {
+    fn start(kind: Kind, name: &str) -> Result<Self, String> {
         let project = Path::new(env!("CARGO_MANIFEST_DIR"));
         let installed = project.join("target/servers");
         assert!(
@@ -108,26 +109,18 @@ impl Server {
         let server = Server { url: url.trim_end().to_owned(), _end: end, _in_process: None };
         // It serves when it stores something.
         let place = Place::of(kind, &server.url, "ready");
-        wait_for(Waiting { kind, log: directory.join("log") }, || {
-            let made = place.try_make();
-            (made.is_ok_and(|answer| answer.status == 200) && place.put("ready", b"x").status == 200)
-                .then_some(())
-        });
-        server
-    }
-}
-
-/// A server that does not come up, and the end of its log.
-struct Waiting {
-    kind: Kind,
-    log: PathBuf,
-}
-
-impl Display for Waiting {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let log = fs::read(&self.log).unwrap_or_default();
-        let end = &log[log.len().saturating_sub(3000)..];
-        write!(f, "{:?} to serve; its log ends in:\n{}", self.kind, String::from_utf8_lossy(end))
+        let good = |answer: Result<Answer, ureq::Error>| answer.is_ok_and(|answer| answer.status == 200);
+        for _ in 0..300 {
+            let bucket = place.bucket();
+            let put = bucket.put_object(Some(&place.credentials), "ready");
+            if good(place.try_make()) && good(place.try_send(put, b"x")) {
+                return Ok(server);
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        let log = fs::read(directory.join("log")).unwrap_or_default();
+        let end = String::from_utf8_lossy(&log[log.len().saturating_sub(3000)..]).into_owned();
+        Err(format!("{name} does not serve; its log ends in:\n{end}"))
     }
 }
 
