@@ -44,7 +44,7 @@ on_each_server! {
     what_is_no_backup_is_told
     a_byte_that_arrives_changed_is_sent_again
     a_download_that_is_cut_off_goes_on
-    what_each_server_checks
+    what_arrives_is_checked
 }
 
 /// A database with a shop, and its name.
@@ -73,7 +73,6 @@ fn check_finds_nothing_wrong(kind: Kind) {
     assert!(report.contains("S3 multipart upload: begun and given up"), "{report}");
     assert!(report.contains("nothing would fail tonight"), "{report}");
     assert_eq!(place.keys(), [] as [&str; 0]);
-    eprintln!("{kind:?} {report}");
 }
 
 fn a_wrong_key_is_refused_and_told(kind: Kind) {
@@ -90,9 +89,20 @@ fn a_wrong_key_is_refused_and_told(kind: Kind) {
     assert!(report.contains(refused) && report.contains("see S3_SECRET_KEY"), "{report}");
 
     let nobody = place.pgkeep(&database).with("S3_ACCESS_KEY", "NOBODY").fail(&["list"]).log;
-    eprintln!("{kind:?} nobody {nobody}");
-    let region = place.pgkeep(&database).with("S3_REGION", "eu-central-1").run(&["list"]);
-    eprintln!("{kind:?} region {} {}", region.log, region.stdout);
+    let refused = match kind {
+        Kind::S3sFs => "403 NotSignedUp: ",
+        Kind::SeaweedFs => "403 InvalidAccessKeyId: ",
+        Kind::Swift => refused,
+    };
+    assert!(nobody.contains(refused), "{nobody}");
+    let report = place.pgkeep(&database).with("S3_REGION", "eu-central-1").run(&["check"]);
+    match kind {
+        Kind::Swift => {
+            assert!(report.status == 1 && report.stdout.contains("; see S3_REGION"), "{}", report.stdout)
+        }
+        // The others take a signature for any region.
+        _ => assert_eq!(report.status, 0, "{}", report.stdout),
+    }
     assert_eq!(place.keys(), [] as [&str; 0]);
 }
 
@@ -214,7 +224,6 @@ fn an_upload_under_way_is_seen_and_left_alone(kind: Kind) {
         Kind::S3sFs => daemon.wait_for_log("backup succeeded"),
         _ => daemon.wait_for_log("no backup at the start: "),
     };
-    eprintln!("{kind:?} {}", daemon.log());
     // All are younger than a day, and go on.
     for (key, upload) in keys.iter().zip(&uploads) {
         let part = place.upload_part(key, upload, b"still there", None);
@@ -227,65 +236,65 @@ fn an_upload_under_way_is_seen_and_left_alone(kind: Kind) {
 
 fn prune_deletes_what_expired_and_leaves_strangers_alone(kind: Kind) {
     let place = Place::new(kind);
-    let (server, prefix) = (postgres::server(), "b/app/app_");
+    let database = shop();
+    let prefix = format!("b/{database}/{database}_");
+    let day = chrono::Utc::now() - chrono::TimeDelta::days(2);
+    let young = format!("{prefix}{}.sql.gz", day.format("%Y-%m-%d_%H-%M-%S"));
     let expired =
         ["2020-01-01_00-00-00.sql.gz", "2020-01-02_00-00-00.dump.gz"].map(|end| format!("{prefix}{end}"));
-    let mut strangers: Vec<String> = [
+    // What is an expired backup's name but for a mistake in reading it, and what is hard to read.
+    let within = [
         "2020-01-01_00-00-00.sql.gz ",
         "2020-01-01 00-00-00.sql.gz",
         "2020-01-01+00-00-00.sql.gz",
-        "2020-01-01%5F00-00-01.sql.gz",
         "2020-01-01_00-00-00.sql.gz+",
         "2020-01-03_00-00-00.sql.gz/x",
         " ",
         "+",
-        "a + b%20c%2Bd",
+        "a + b",
         "é",
         "e\u{301}",
         "🐘 <&>\"'",
-        "日本",
-        "~!*()=:,;@$^[]{}|\\`#?",
-    ]
-    .iter()
-    .map(|end| format!("{prefix}{end}"))
-    .collect();
-    for beside in [
-        "b/app+/app_2020-01-01_00-00-00.sql.gz",
-        "b/app x",
-        "b/é",
-        "b+/app/app_2020-01-01_00-00-00.sql.gz",
-        "+",
-    ] {
-        strangers.push(beside.to_owned());
+        "~!*()=:,;@$^[]{}|`#?",
+    ];
+    let beside = [
+        format!("b/{database}+/{database}+_2020-01-01_00-00-00.sql.gz"),
+        format!("b/{database} /{database} _2020-01-01_00-00-00.sql.gz"),
+        format!("b+/{database}/{database}_2020-01-01_00-00-00.sql.gz"),
+        format!("b/é/{database}_2020-01-01_00-00-00.sql.gz"),
+        "+".to_owned(),
+    ];
+    let mut strangers: Vec<String> =
+        within.iter().map(|end| format!("{prefix}{end}")).chain(beside).collect();
+    // s3s-fs says that it encodes the keys of a listing and does not, so that they are decoded once too often.
+    if kind != Kind::S3sFs {
+        strangers.extend(["2020-01-04%5F00-00-00.sql.gz", "a%20b%2Bc"].map(|end| format!("{prefix}{end}")));
     }
-    place.plant(&expired);
-    place.plant(&strangers);
-    strangers.sort();
-    let mut planted = [&expired[..], &strangers].concat();
-    planted.sort();
-    let mut before = place.keys();
-    before.sort();
-    assert_eq!(before, planted);
+    place.plant(&[&expired[..], &strangers, &[young.clone()]].concat());
+    let pgkeep = place.pgkeep(&database).with("S3_PATH", "b").with("BACKUP_RETENTION_DAYS", "30");
+    let listed = pgkeep.succeed(&["list"]).stdout;
+    assert!(listed.contains("\n3 backups of database "), "{listed}");
+    let plan = pgkeep.succeed(&["prune", "--dry-run"]).stdout;
+    assert!(plan.contains("1 backup would be kept, 2 deleted; nothing was done"), "{plan}");
+    assert!(expired.iter().all(|key| place.has(key)));
 
-    server.create_database(&format!("app{}", ""));
-    let pgkeep = place.pgkeep("app").with("S3_PATH", "b").with("BACKUP_RETENTION_DAYS", "30");
-    let newest = pgkeep.succeed(&["backup"]);
-    eprintln!("{}", newest.log);
-    let mut left = place.keys();
-    let ours = left.iter().position(|key| !strangers.contains(key)).expect("the new backup");
-    let ours = left.remove(ours);
-    left.sort();
-    assert_eq!(left, strangers);
-    assert!(ours.starts_with(prefix), "{ours}");
+    pgkeep.succeed(&["prune"]);
+    assert_eq!(expired.iter().filter(|key| place.has(key)).count(), 0);
+    let gone: Vec<&String> = strangers.iter().chain([&young]).filter(|key| !place.has(key)).collect();
+    assert!(gone.is_empty(), "{gone:?}");
+    assert_eq!(place.keys().len(), strangers.len() + 1);
+    // The newest is the next one, whatever is beside it.
+    let log = pgkeep.succeed(&["backup"]).log;
+    assert!(log.contains("2 backups kept, 0 deleted"), "{log}");
+    let log = pgkeep.succeed(&["verify", "latest"]).log;
+    assert!(log.contains("is whole"), "{log}");
 }
 
 fn more_than_a_page_of_backups_is_listed(kind: Kind) {
     let place = Place::new(kind);
     let name = |n: u32| format!("2021-{:02}-{:02}_{:02}-00-00", 1 + n / 672, 1 + n / 24 % 28, n % 24);
     let keys: Vec<String> = (0..1_005).map(|n| format!("b/app/app_{}.sql.gz", name(n))).collect();
-    let started = std::time::Instant::now();
     place.plant(&keys);
-    eprintln!("{kind:?} {:?}", started.elapsed());
     let pgkeep = place.pgkeep("app").with("S3_PATH", "b").with("BACKUP_RETENTION_DAYS", "30");
     let json = pgkeep.succeed(&["list", "--json"]).stdout;
     let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
@@ -311,15 +320,22 @@ fn what_is_no_backup_is_told(kind: Kind) {
         ("notes.gz", "is no backup of pgkeep's"),
         ("a + é.gz", "is no backup of pgkeep's"),
         // Its name is ours, and its bytes are not.
-        ("2026-01-01_00-00-00.sql.gz", "is not a whole backup: "),
+        ("2026-01-01_00-00-00.sql.gz", "the object is no gzip file"),
     ] {
-        assert_eq!(place.put(&key(end), b"just a text").status, 200);
-        for command in [&["verify"] as &[&str], &["get", "-o", "/nowhere"], &["restore"]] {
-            let log = pgkeep.run(&[command, &[&key(end)]].concat()).log;
-            eprintln!("{kind:?} {command:?} {log}");
-            assert!(command.len() > 1 || command[0] == "restore" || log.contains(said), "{log}");
+        let key = key(end);
+        assert_eq!(place.put(&key, b"just a text").status, 200);
+        let file = pgkeep.spool.path().join("fetched");
+        for command in [
+            &["verify", &key] as &[&str],
+            &["get", &key, "-o", file.to_str().expect("UTF-8")],
+            &["restore", &key],
+        ] {
+            let log = pgkeep.fail(command).log;
+            assert!(log.contains(said), "{command:?}: {log}");
         }
     }
+    let left = postgres::server().psql("postgres", "SELECT datname FROM pg_database");
+    assert!(!left.contains(&format!("{database}_restored")), "{left}");
 }
 
 fn a_byte_that_arrives_changed_is_sent_again(kind: Kind) {
@@ -345,14 +361,26 @@ fn a_download_that_is_cut_off_goes_on(kind: Kind) {
     assert!(log.contains("is whole"), "{log}");
 }
 
-fn what_each_server_checks(kind: Kind) {
+fn what_arrives_is_checked(kind: Kind) {
     let place = Place::new(kind);
-    let put = place.put_with_md5_of("put", b"these bytes", b"other bytes");
+    let (sent, other) = (b"these bytes", b"other bytes");
+    let put = place.put_with_md5_of("put", sent, other);
+    assert!(put.status == 400 && put.body.contains("<Code>BadDigest</Code>") && !place.has("put"), "{put:?}");
     let upload = place.begin_upload("parts");
-    let part = place.upload_part("parts", &upload, b"these bytes", Some(b"other bytes"));
-    let good = place.upload_part("parts", &upload, b"these bytes", None);
-    let complete = place.complete_upload("parts", &upload, "\"00000000000000000000000000000000\"");
-    for answer in [&put, &part, &good, &complete] {
-        eprintln!("{kind:?} {} {}", answer.status, answer.body);
+    let part = place.upload_part("parts", &upload, sent, Some(other));
+    let good = place.upload_part("parts", &upload, sent, None);
+    assert_eq!(good.status, 200, "{good:?}");
+    let wrong = format!("\"{}\"", "0".repeat(32));
+    let completed = place.complete_upload("parts", &upload, &wrong);
+    if kind == Kind::S3sFs {
+        // It checks neither, which is why the other tests have a door in front of it.
+        assert_eq!((part.status, completed.status), (200, 200), "{part:?} {completed:?}");
+    } else {
+        assert!(part.status == 400 && part.body.contains("<Code>BadDigest</Code>"), "{part:?}");
+        assert!(
+            completed.status == 400 && completed.body.contains("<Code>InvalidPart</Code>"),
+            "{completed:?}"
+        );
+        assert!(!place.has("parts"));
     }
 }
