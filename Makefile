@@ -11,7 +11,7 @@ image: ## the container image: pgkeep
 test: prerequisites ## every test, against a real PostgreSQL and a real S3 server
 	cargo test --locked --all-targets -- --test-threads=8
 
-test-servers: prerequisites ## the S3 side, against SeaweedFS and OpenStack Swift, which pip installs below target/
+test-servers: ## the S3 side, against SeaweedFS and OpenStack Swift, which pip installs below target/
 	@.ci/prerequisites servers
 	tests/servers.sh install
 	cargo test --locked --test it servers:: -- --include-ignored --test-threads=2
