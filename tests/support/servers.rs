@@ -36,7 +36,6 @@ struct Server {
     url: String,
     /// Its end is the script's cue.
     _end: Option<ChildStdin>,
-    _in_process: Option<s3::Server>,
 }
 
 /// A bucket of a test's own.
@@ -46,6 +45,8 @@ pub struct Place {
     pub name: String,
     credentials: Credentials,
     agent: ureq::Agent,
+    /// The one in this process is the test's own, and its files go with it.
+    _server: Option<s3::Server>,
 }
 
 /// An answer to a request of the test's own.
@@ -65,18 +66,11 @@ impl Kind {
         }
     }
 
-    fn server(self) -> &'static Server {
-        // One that does not start is not tried again for each test.
+    /// Of a server with a process of its own; one that does not start is not tried again for each test.
+    fn server(self, name: &str) -> &'static Server {
         type Started = OnceLock<Result<Server, String>>;
-        static SERVERS: [Started; 3] = [Started::new(), Started::new(), Started::new()];
-        let started = SERVERS[self as usize].get_or_init(|| match self {
-            Kind::S3sFs => {
-                let server = s3::Server::undisturbed();
-                Ok(Server { url: server.url.clone(), _end: None, _in_process: Some(server) })
-            }
-            Kind::SeaweedFs => Server::start(self, "seaweedfs"),
-            Kind::Swift => Server::start(self, "swift"),
-        });
+        static SERVERS: [Started; 3] = [const { Started::new() }; 3];
+        let started = SERVERS[self as usize].get_or_init(|| Server::start(self, name));
         started.as_ref().unwrap_or_else(|problem| panic!("{problem}"))
     }
 }
@@ -106,7 +100,7 @@ impl Server {
         let mut url = String::new();
         let mut said = BufReader::new(script.stdout.take().expect("its standard output"));
         said.read_line(&mut url).expect("its URL");
-        let server = Server { url: url.trim_end().to_owned(), _end: end, _in_process: None };
+        let server = Server { url: url.trim_end().to_owned(), _end: end };
         // It serves when it stores something.
         let place = Place::of(kind, &server.url, "ready");
         let good = |answer: Result<Answer, ureq::Error>| answer.is_ok_and(|answer| answer.status == 200);
@@ -129,7 +123,15 @@ impl Place {
     pub fn new(kind: Kind) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(1);
         let name = format!("backups-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        let place = Place::of(kind, &kind.server().url, &name);
+        let (url, own) = match kind {
+            Kind::S3sFs => {
+                let server = s3::Server::undisturbed();
+                (server.url.clone(), Some(server))
+            }
+            Kind::SeaweedFs => (kind.server("seaweedfs").url.clone(), None),
+            Kind::Swift => (kind.server("swift").url.clone(), None),
+        };
+        let place = Place { _server: own, ..Place::of(kind, &url, &name) };
         let made = place.try_make().expect("an answer");
         assert_eq!(made.status, 200, "{made:?}");
         place
@@ -138,7 +140,7 @@ impl Place {
     fn of(kind: Kind, url: &str, name: &str) -> Self {
         let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
         let credentials = Credentials::new(kind.access_key(), s3::SECRET_KEY);
-        Place { kind, url: url.to_owned(), name: name.to_owned(), credentials, agent }
+        Place { kind, url: url.to_owned(), name: name.to_owned(), credentials, agent, _server: None }
     }
 
     /// The required variables for a database of the shared server and this bucket.
