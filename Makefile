@@ -1,6 +1,6 @@
 # pgkeep: `make demo` shows it at work, `make test` runs every test. Both install what they need.
 
-.PHONY: build image test test-docker demo bench bench-size soak fuzz audit lint prerequisites clean
+.PHONY: build image test test-servers test-docker demo bench bench-size soak fuzz audit lint prerequisites clean
 
 build: ## the binary: target/release/pgkeep
 	cargo build --release --locked
@@ -10,6 +10,11 @@ image: ## the container image: pgkeep
 
 test: prerequisites ## every test, against a real PostgreSQL and a real S3 server
 	cargo test --locked --all-targets -- --test-threads=8
+
+test-servers: ## the S3 side, against SeaweedFS and OpenStack Swift, which pip installs below target/
+	@.ci/prerequisites servers
+	tests/servers.sh install
+	cargo test --locked --test it servers:: -- --include-ignored --test-threads=2
 
 test-docker: ## the image and docker-compose.yml, where a Docker engine answers
 	tests/docker.sh

@@ -19,4 +19,5 @@ mod resources;
 mod restore;
 mod retention;
 mod s3_faults;
+mod servers;
 mod tls;

@@ -9,6 +9,7 @@ pub mod pgkeep;
 pub mod postgres;
 pub mod proxy;
 pub mod s3;
+pub mod servers;
 pub mod tls;
 
 use std::fmt::Display;

@@ -39,13 +39,18 @@ pub struct Outcome {
 impl Pgkeep {
     /// The required variables for a database of the shared server and an S3 server of one's own.
     pub fn new(database: &str, s3: &s3::Server) -> Self {
+        Self::to(database, &s3.url, s3::BUCKET)
+    }
+
+    /// The same with a bucket of any S3 server.
+    pub fn to(database: &str, url: &str, bucket: &str) -> Self {
         let spool = tempfile::Builder::new().prefix("pgkeep-spool-").tempdir().expect("a directory");
         let pgkeep = Pgkeep { variables: Vec::new(), spool: Arc::new(spool) };
         let temp = pgkeep.spool.path().to_str().expect("UTF-8").to_owned();
         pgkeep
             .with("POSTGRES_CONNECTION_STRING", &postgres::server().connection(database))
-            .with("S3_URL", &s3.url)
-            .with("S3_BUCKET", s3::BUCKET)
+            .with("S3_URL", url)
+            .with("S3_BUCKET", bucket)
             .with("S3_ACCESS_KEY", s3::ACCESS_KEY)
             .with("S3_SECRET_KEY", s3::SECRET_KEY)
             .with("BACKUP_TEMP_DIR", &temp)
