@@ -262,9 +262,9 @@ fn connection(parent: u32) -> Option<u32> {
     postgres::server().psql("postgres", query).parse().ok()
 }
 
-/// Whether no PostgreSQL client of a database's backup runs any more.
-pub fn no_clients(database: &str) -> bool {
-    let argument = format!("dbname='{database}'");
+/// Whether no PostgreSQL client of a backup runs any more, by the port that only this soak's clients are given.
+pub fn no_clients(to_postgres: &Proxy) -> bool {
+    let argument = format!("port='{}'", to_postgres.port);
     let mut processes = fs::read_dir("/proc").expect("/proc").flatten();
     !processes.any(|process| {
         fs::read(process.path().join("cmdline"))
