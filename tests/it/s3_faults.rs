@@ -237,3 +237,15 @@ fn whatever_happens_to_one_connection_the_backup_goes_on() {
         s3.clear();
     }
 }
+
+#[test]
+fn an_upload_that_may_not_begin_is_asked_for_once() {
+    let s3 = s3::Server::start();
+    let (_, pgkeep) = large(&s3);
+    // Tried again, so that the other threads have parts by then.
+    s3.fail(1, "POST", "uploads=", Fault::SlowDown(2));
+    s3.fail(9, "POST", "uploads=", Fault::Answer(403, "AccessDenied"));
+    let log = pgkeep.fail(&["backup"]).log;
+    assert!(log.contains("cannot begin the upload: CreateMultipartUpload") && log.contains("403"), "{log}");
+    assert_eq!(s3.requests("POST", "uploads=").len(), 2, "{log}");
+}
