@@ -171,8 +171,15 @@ impl Soak {
     }
 
     fn round(&mut self, number: u32) {
-        let large = self.rng.u8(..4) == 0;
         let trouble = (self.rng.u8(..3) == 0).then(|| self.trouble());
+        // Parts are of large backups alone, and a dump that is to meet its end has to take a while.
+        let large = match trouble {
+            Some(Trouble::Request(_, method, part, _)) if method == "POST" || !part.is_empty() => {
+                method != "GET"
+            }
+            Some(Trouble::KillDump(_) | Trouble::KillServer(_) | Trouble::EndConnection(_)) => true,
+            _ => self.rng.u8(..4) == 0,
+        };
         let change = self.change();
         let server = postgres::server();
         let database = if large { "large" } else { "small" };
@@ -323,9 +330,9 @@ impl Soak {
             }
             8 | 9 => Trouble::S3(harm),
             10 => Trouble::S3Away(moment, Duration::from_millis(rng.u64(..3000))),
-            11 => Trouble::KillDump(moment / 16),
-            12 if rng.bool() => Trouble::KillServer(moment / 16),
-            12 => Trouble::EndConnection(moment / 16),
+            11 => Trouble::KillDump(moment / 4),
+            12 if rng.bool() => Trouble::KillServer(moment / 4),
+            12 => Trouble::EndConnection(moment / 4),
             13 | 14 => Trouble::Kill(moment),
             _ if rng.bool() => Trouble::Stop(moment),
             _ => Trouble::StopNow(moment),
