@@ -279,7 +279,12 @@ impl Restore<'_> {
         match poured {
             Ok(()) => child.finish(),
             // It ended first, and knows why.
-            Err(failure) if is_broken_pipe(&failure) => child.finish().and(Err(failure)),
+            Err(failure) if is_broken_pipe(&failure) => {
+                // The rest was not read; a damaged archive makes pg_restore say anything, even "out of memory".
+                let place = self.s3.place(&self.backup.key);
+                warn!("whether the backup itself is whole is not known yet: pgkeep verify {place} tells");
+                child.finish().and(Err(failure))
+            }
             // Killed as it is dropped, so that it does not take this for the end.
             Err(failure) => Err(failure),
         }

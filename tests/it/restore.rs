@@ -237,7 +237,10 @@ fn a_damaged_backup_is_refused_by_restore_verify_and_get_and_leaves_nothing() {
                 &["get", "latest", "-o", s3.path("got").to_str().expect("UTF-8")],
             ] {
                 let log = pgkeep.fail(command).log;
-                assert!(log.contains(reason), "{format}, {reason}: {command:?}: {log}");
+                // pg_restore may stumble over the damage before the checksum is there that shows it.
+                let stumbled = bytes == flipped && format == "custom" && command[0] == "restore";
+                let told = log.contains(reason) || stumbled && log.contains("pgkeep verify s3://");
+                assert!(told, "{format}, {reason}: {command:?}: {log}");
                 assert!(!log.contains("succeeded") && !log.contains("is whole"), "{log}");
             }
             assert!(!exists(server, &format!("{database}_restored_{}", time_of(&key))));
