@@ -24,7 +24,7 @@ const IDLE_CONNECTIONS: usize = 8;
 pub struct Keeper {
     pub database: String,
     pub pgkeep: Pgkeep,
-    /// In bytes, after each of the worker's backups.
+    /// The worker's own, without the pages of its program, in bytes after each backup.
     pub memory: Vec<u64>,
     worker: Worker,
     /// Descriptors that are no connections, after the first backup.
@@ -163,7 +163,7 @@ impl Keeper {
         let files = links.len() - connections;
         assert_eq!(*self.files.get_or_insert(files), files, "{links:?}: {context}");
         let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("its status");
-        let memory = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let memory = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
         let memory = memory.and_then(|text| text.trim().strip_suffix(" kB")?.parse::<u64>().ok());
         self.memory.push(memory.expect("its memory") * 1024);
     }
@@ -243,16 +243,17 @@ fn kill_when(running: &AtomicBool, after: Duration, find: impl Fn() -> Option<u3
     });
 }
 
-/// A running child of this name.
+/// A running child that is this program and connects to a database: not one that is asked for its version.
 fn child(parent: u32, name: &str) -> Option<u32> {
     let tasks = fs::read_dir(format!("/proc/{parent}/task")).ok()?.flatten();
     let children = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
     let children: Vec<u32> = children
         .flat_map(|pids| pids.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
         .collect();
-    children
-        .into_iter()
-        .find(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim_end() == name))
+    children.into_iter().find(|pid| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(&format!("{name}\0-d\0"))
+    })
 }
 
 /// The server process of the connection of a running pg_dump, a child of this process.
