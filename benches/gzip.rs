@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use flate2::write::GzEncoder;
 use flate2::Compression;
-use pgkeep::gzip::Gzip;
+use pgkeep::dump::gzip::Gzip;
 use support::postgres::{self, EVENTS};
 
 const RUNS: usize = 5;

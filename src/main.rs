@@ -4,11 +4,15 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use log::{error, warn, LevelFilter};
-use pgkeep::cli::{self, Command};
+use pgkeep::base::shutdown::Shutdown;
+use pgkeep::base::{logging, shutdown};
+use pgkeep::commands::{self, Command};
+use pgkeep::commands::{check, get, health, list};
 use pgkeep::config::Config;
+use pgkeep::daemon;
+use pgkeep::dump::gunzip as verify;
+use pgkeep::jobs::{backup, drill, prune, restore};
 use pgkeep::s3::Client;
-use pgkeep::shutdown::Shutdown;
-use pgkeep::{backup, check, daemon, drill, get, health, list, logging, prune, restore, shutdown, verify};
 
 const FAILED: u8 = 1;
 const WRONG_USAGE: u8 = 2;
@@ -16,9 +20,9 @@ const WRONG_USAGE: u8 = 2;
 fn main() -> ExitCode {
     // Before anything else, while there is one thread: errors carry stack traces only with it.
     std::env::set_var("RUST_BACKTRACE", "1");
-    let command = match cli::parse(std::env::args_os().skip(1)) {
+    let command = match commands::parse(std::env::args_os().skip(1)) {
         Ok(Command::Help) => {
-            print!("{}", cli::HELP);
+            print!("{}", commands::HELP);
             return ExitCode::SUCCESS;
         }
         Ok(Command::Version) => {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::retry::Retryable;
+use crate::base::retry::Retryable;
 
 /// A failed request: which operation on which object, and S3's own words where it answered.
 #[derive(Debug)]
@@ -210,7 +210,7 @@ mod tests {
             "<!DOCTYPE x [<!ENTITY a \"aaaa\"><!ENTITY b \"&a;&a;&a;\">]><Error><Code>&b;</Code></Error>",
             "<html><body>Bad gateway",
         ];
-        crate::fuzz::feed(&seeds, |body| {
+        crate::base::fuzz::feed(&seeds, |body| {
             let text = refused(503, body).to_string();
             assert!(text.starts_with("PutObject s3://b/k: ") && text.len() < 100_000, "{}", text.len());
         });

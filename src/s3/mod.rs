@@ -2,13 +2,13 @@
 //!
 //! A handful of verbs, each a method of [`Client`]. Every body goes with its Content-MD5, every failure is
 //! an [`S3Error`] that names the operation and the object, and what may go well the next time is tried
-//! again. Multipart uploads are in [`multipart`].
+//! again. Multipart uploads are in [`upload`].
 
 mod download;
 mod error;
-pub mod multipart;
+mod pending;
 mod probe;
-mod uploads;
+pub mod upload;
 
 use std::time::Duration;
 
@@ -27,11 +27,11 @@ use ureq::{Agent, AsSendBody, SendBody};
 
 pub use self::download::Download;
 pub use self::error::{Fault, S3Error};
-pub use self::uploads::PendingUpload;
+pub use self::pending::PendingUpload;
+use crate::base::retry::Policy;
+use crate::base::shutdown::Shutdown;
 use crate::config::S3Config;
-use crate::retry::Policy;
-use crate::shutdown::Shutdown;
-use crate::spool::Part;
+use crate::dump::spool::Part;
 
 /// How long a signature is valid. It counts from a request's beginning, and only until S3 checks it.
 const SIGNATURE_VALIDITY: Duration = Duration::from_secs(3600);

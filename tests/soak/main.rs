@@ -19,10 +19,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
+use pgkeep::base::logging;
+use pgkeep::base::shutdown::Shutdown;
 use pgkeep::config::Config;
+use pgkeep::jobs::backup;
 use pgkeep::s3::Client;
-use pgkeep::shutdown::Shutdown;
-use pgkeep::{backup, logging};
 
 use keeper::{no_clients, Keeper, Outcome};
 use support::postgres::{self, noise, SHOP};

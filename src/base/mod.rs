@@ -1,0 +1,10 @@
+//! The ground: what every floor may use, and what uses none of them.
+
+#[cfg(test)]
+pub mod fuzz;
+pub mod logging;
+pub mod progress;
+pub mod retry;
+pub mod secret;
+pub mod shutdown;
+pub mod units;

@@ -1,0 +1,154 @@
+//! What the environment may say, and what it may not.
+
+use super::*;
+use std::io::Write;
+
+const GOOD: [(&str, &str); 5] = [
+    ("POSTGRES_CONNECTION_STRING", "postgresql://app:hush@db/shop"),
+    ("S3_BUCKET", "backups"),
+    ("S3_ACCESS_KEY", "key"),
+    ("S3_SECRET_KEY", "hushhush"),
+    ("BACKUP_INTERVAL", "0 3 * * *"),
+];
+
+/// Reads the good configuration with some variables changed; an empty value takes one away.
+fn read(changes: &[(&str, &str)]) -> Result<Config, Vec<String>> {
+    let all: Vec<(&str, &str)> = changes.iter().chain(&GOOD).copied().collect();
+    let variable = |name: &str| {
+        let (_, value) = all.iter().find(|(known, _)| *known == name)?;
+        Some(OsString::from(value))
+    };
+    let names = all.iter().map(|(name, _)| (*name).to_owned()).collect();
+    Config::read(&variable, names, true)
+}
+
+fn only_problem(changes: &[(&str, &str)]) -> String {
+    let problems = read(changes).expect_err("a problem");
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    problems.into_iter().next().unwrap()
+}
+
+#[test]
+fn all_that_is_missing_is_reported_at_once() {
+    let problems = read(&GOOD.map(|(name, _)| (name, ""))).unwrap_err();
+    assert_eq!(problems.len(), 5);
+    for (name, _) in GOOD {
+        let said = problems.iter().find(|problem| problem.starts_with(name)).expect(name);
+        assert!(said.contains("is missing") && said.contains(&format!("for example {name}=")), "{said}");
+    }
+}
+
+#[test]
+fn each_problem_names_its_variable_and_a_right_value() {
+    for (name, value, says) in [
+        ("S3_URL", "minio:9000", "http://"),
+        ("S3_URL", "https://key:hush@host", "contains credentials"),
+        ("S3_URL", "nonsense", "is not a URL"),
+        ("S3_URL", "http://host/?x", "? or #"),
+        ("S3_BUCKET", "my/bucket", "S3_PATH"),
+        ("S3_BUCKET", "ab", "3 to 63"),
+        ("S3_PATH", "a b", "S3_PATH=backups"),
+        ("S3_PATH", "a/../b", "single slashes"),
+        ("S3_PATH", "a//b", "single slashes"),
+        ("S3_ADDRESSING_STYLE", "dns", "path nor virtual"),
+        ("S3_CA", "/etc/ca.pem", "S3_CA_FILE names a file"),
+        ("S3_CA", "-----BEGIN CERTIFICATE-----\nnonsense", "no certificate"),
+        ("S3_REGION", "a b", "for example S3_REGION="),
+        ("BACKUP_INTERVAL", "0 0 3 * * *", "no field for seconds"),
+        ("BACKUP_INTERVAL", "\"0 3 * * *\"", "quotes around its value"),
+        ("BACKUP_RETENTION_DAYS", "0", "from 1"),
+        ("BACKUP_RETENTION_DAYS", "7d", "\"7d\""),
+        ("BACKUP_RETENTION_DAYS", "-1", "from 1"),
+        ("BACKUP_LOCK_TIMEOUT", "5", "BACKUP_LOCK_TIMEOUT=5min"),
+        ("BACKUP_LOCK_TIMEOUT", "25h", "24h"),
+        ("BACKUP_PG_BIN", "/nowhere", "no pg_dump"),
+        ("BACKUP_ON_START", "yes", "false, true, or missed"),
+        ("BACKUP_COMPRESSION_LEVEL", "0", "from 1 to 9"),
+        ("BACKUP_COMPRESSION_LEVEL", "10", "BACKUP_COMPRESSION_LEVEL=3"),
+        ("BACKUP_THREADS", "two", "whole number"),
+        ("S3_UPLOAD_CONCURRENCY", "65", "from 1 to 64"),
+        ("BACKUP_TEMP_DIR", "/nowhere", "not a directory"),
+        ("BACKUP_LOG_LEVEL", "loud", "error, warn, info or debug"),
+        ("TZ", "Europe/Berlinn", "TZ=Europe/Berlin"),
+        ("TZ", "../../etc/passwd", "no time zone"),
+        ("POSTGRES_CONNECTION_STRING", "postgresql://host", "names no database"),
+        ("POSTGRES_CONNECTION_STRING", "hush", "postgresql://user:password@host"),
+    ] {
+        let problem = only_problem(&[(name, value)]);
+        assert!(problem.starts_with(name) && problem.contains(says), "{name}={value}: {problem}");
+        assert!(!problem.contains("hush"), "{problem}");
+    }
+}
+
+#[test]
+fn a_value_can_come_from_a_file_but_not_from_both() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(b"from the file\r\n").unwrap();
+    let path = file.path().to_str().unwrap();
+    let config = read(&[("S3_SECRET_KEY", ""), ("S3_SECRET_KEY_FILE", path)]).unwrap();
+    assert_eq!(config.s3.secret_key.expose(), "from the file");
+    assert!(only_problem(&[("S3_SECRET_KEY_FILE", path)]).contains("S3_SECRET_KEY_FILE too"));
+    let missing = only_problem(&[("S3_SECRET_KEY", ""), ("S3_SECRET_KEY_FILE", "/nowhere")]);
+    assert!(missing.starts_with("S3_SECRET_KEY_FILE names /nowhere, which cannot be read"), "{missing}");
+}
+
+#[test]
+fn every_variable_can_come_from_a_file() {
+    for name in VARIABLES {
+        let by_file = format!("{name}_FILE");
+        let problem = only_problem(&[(name, ""), (&by_file, "/nowhere")]);
+        assert!(problem.starts_with(&by_file), "{problem}");
+    }
+}
+
+#[test]
+fn aws_is_reached_by_host_and_others_by_path() {
+    let address = |changes: &[(&str, &str)]| read(changes).unwrap().s3.bucket.base_url().to_string();
+    assert_eq!(address(&[]), "https://backups.s3.us-east-1.amazonaws.com/");
+    assert_eq!(address(&[("S3_REGION", "eu-west-1")]), "https://backups.s3.eu-west-1.amazonaws.com/");
+    assert_eq!(address(&[("S3_BUCKET", "a.b")]), "https://s3.us-east-1.amazonaws.com/a.b/");
+    assert_eq!(address(&[("S3_URL", "http://minio:9000")]), "http://minio:9000/backups/");
+    let style = ("S3_ADDRESSING_STYLE", "virtual");
+    assert_eq!(address(&[("S3_URL", "http://minio:9000"), style]), "http://backups.minio:9000/");
+    assert!(only_problem(&[("S3_URL", "http://127.0.0.1:9000"), style]).contains("S3_ADDRESSING_STYLE=path"));
+}
+
+#[test]
+fn the_effective_configuration_shows_no_secret() {
+    let config = read(&[("BACKUP_RETENTION", "7")]).unwrap();
+    let shown = config.lines().join("\n") + &format!("{config:?}");
+    assert!(!shown.contains("hush"), "{shown}");
+    assert!(shown.contains("password=***") && shown.contains("dbname='shop'"), "{shown}");
+    assert_eq!(config.unknown, ["BACKUP_RETENTION"]);
+}
+
+#[test]
+fn a_database_has_a_name_as_libpq_finds_it() {
+    let name = |text: &str| read(&[("POSTGRES_CONNECTION_STRING", text)]).unwrap().database;
+    assert_eq!(name("postgresql://app@db"), "app");
+    assert_eq!(name("host=db user=app dbname=shop"), "shop");
+}
+
+#[test]
+fn whatever_is_in_the_files_is_taken_or_refused_and_never_told() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap();
+    let seeds =
+        ["HUSH", "14", "custom", "https://u:HUSH@h:9000/x", "0 3 * * *\n", "host=h dbname=x password=HUSH"];
+    crate::base::fuzz::feed(&seeds, |text| {
+        std::fs::write(file.path(), text).unwrap();
+        let name = VARIABLES[text.len() % VARIABLES.len()];
+        let by_file = format!("{name}_FILE");
+        // The others are no secrets, and are told so that they can be found.
+        let secret = [
+            "POSTGRES_CONNECTION_STRING",
+            "S3_SECRET_KEY",
+            "S3_ACCESS_KEY",
+            "BACKUP_DRILL_CONNECTION_STRING",
+        ];
+        if let Err(problems) = read(&[(name, ""), (&by_file, path)]) {
+            let told = problems.join(" ");
+            assert!(!secret.contains(&name) || !told.contains("HUSH"), "{told}");
+        }
+    });
+}

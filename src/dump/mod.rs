@@ -1,0 +1,7 @@
+//! A dump's bytes, both ways.
+
+pub mod ahead;
+pub mod gunzip;
+pub mod gzip;
+pub mod proof;
+pub mod spool;

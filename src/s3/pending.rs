@@ -1,0 +1,126 @@
+//! ListMultipartUploads, which rusty-s3 does not have.
+
+use chrono::{DateTime, Utc};
+use roxmltree::{Document, Node};
+use rusty_s3::S3Action;
+
+use super::{Body, Client, Fault, Result};
+
+/// An upload that was neither completed nor aborted: invisible, and billed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PendingUpload {
+    /// The key that its object would have.
+    pub key: String,
+    /// S3's id of the upload.
+    pub id: String,
+    /// When it was begun, by S3's clock.
+    pub initiated: DateTime<Utc>,
+}
+
+#[derive(Default)]
+struct Page {
+    uploads: Vec<PendingUpload>,
+    /// Key and upload id to go on behind.
+    next: Option<(String, String)>,
+}
+
+impl Client {
+    /// The uploads under way (or left behind) whose key begins with `prefix`
+    /// (<https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListMultipartUploads.html>).
+    ///
+    /// # Errors
+    /// S3's refusal; not every S3-compatible server has this operation.
+    pub fn list_multipart_uploads(&self, prefix: &str) -> Result<Vec<PendingUpload>> {
+        let name = "ListMultipartUploads";
+        let mut uploads = Vec::new();
+        let mut next: Option<(String, String)> = None;
+        loop {
+            let page = self.retry(|| {
+                // A GET of the empty key addresses the bucket; the query makes it this operation.
+                let mut action = self.bucket.get_object(Some(&self.credentials), "");
+                action.query_mut().insert("uploads", "");
+                action.query_mut().insert("prefix", prefix.to_owned());
+                if let Some((key, id)) = &next {
+                    action.query_mut().insert("key-marker", key.clone());
+                    action.query_mut().insert("upload-id-marker", id.clone());
+                }
+                let answer = self.send(name, prefix, action, &Body::None)?;
+                parse(&answer.body).map_err(|problem| self.error(name, prefix, Fault::unreadable(&problem)))
+            })?;
+            uploads.extend(page.uploads);
+            if page.next.is_none() || page.next == next {
+                return Ok(uploads);
+            }
+            next = page.next;
+        }
+    }
+}
+
+fn parse(body: &str) -> std::result::Result<Page, String> {
+    let document = Document::parse(body).map_err(|problem| problem.to_string())?;
+    let root = document.root_element();
+    if root.tag_name().name() != "ListMultipartUploadsResult" {
+        return Err(format!("it is a {}", root.tag_name().name()));
+    }
+    let uploads = root.children().filter(|node| node.tag_name().name() == "Upload");
+    let next = match text(root, "IsTruncated") {
+        Some("true") => text(root, "NextKeyMarker").zip(text(root, "NextUploadIdMarker")),
+        _ => None,
+    };
+    Ok(Page {
+        uploads: uploads
+            .map(upload)
+            .collect::<Option<_>>()
+            .ok_or("an Upload lacks Key, UploadId or Initiated")?,
+        next: next.map(|(key, id)| (key.to_owned(), id.to_owned())),
+    })
+}
+
+fn upload(node: Node<'_, '_>) -> Option<PendingUpload> {
+    let initiated = DateTime::parse_from_rfc3339(text(node, "Initiated")?).ok()?;
+    Some(PendingUpload {
+        key: text(node, "Key")?.to_owned(),
+        id: text(node, "UploadId")?.to_owned(),
+        initiated: initiated.to_utc(),
+    })
+}
+
+/// The text of a child, whatever the namespace.
+fn text<'a>(node: Node<'a, '_>, name: &str) -> Option<&'a str> {
+    node.children().find(|child| child.tag_name().name() == name)?.text()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_names_its_uploads_and_the_next_page() {
+        let page = parse(
+            "<ListMultipartUploadsResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Bucket>b</Bucket>\
+             <NextKeyMarker>k</NextKeyMarker><NextUploadIdMarker>i</NextUploadIdMarker><IsTruncated>true</IsTruncated>\
+             <Upload><Key>k</Key><UploadId>i</UploadId><Initiated>2026-11-22T01:02:03.000Z</Initiated></Upload>\
+             </ListMultipartUploadsResult>",
+        )
+        .unwrap();
+        let initiated = "2026-11-22T01:02:03Z".parse().unwrap();
+        assert_eq!(page.uploads, [PendingUpload { key: "k".into(), id: "i".into(), initiated }]);
+        assert_eq!(page.next, Some(("k".into(), "i".into())));
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        assert!(parse("<ListMultipartUploadsResult/>").unwrap().uploads.is_empty());
+        assert!(parse("<html/>").is_err());
+        assert!(parse("nonsense").is_err());
+        assert!(parse("<ListMultipartUploadsResult><Upload/></ListMultipartUploadsResult>").is_err());
+    }
+
+    #[test]
+    fn whatever_is_answered_is_read_or_refused() {
+        let seed = "<ListMultipartUploadsResult><NextKeyMarker>k</NextKeyMarker><NextUploadIdMarker>i</NextUploadIdMarker>\
+                    <IsTruncated>true</IsTruncated><Upload><Key>k</Key><UploadId>i</UploadId>\
+                    <Initiated>2026-11-22T01:02:03.000Z</Initiated></Upload></ListMultipartUploadsResult>";
+        crate::base::fuzz::feed(&[seed], |body| drop(parse(body)));
+    }
+}

@@ -1,0 +1,291 @@
+//! An object in parts, uploaded while it is still being made.
+
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{bail, ensure, Context, Error, Result};
+use log::warn;
+
+use super::{Client, Metadata};
+use crate::base::shutdown::Shutdown;
+use crate::dump::spool::Part;
+
+/// S3's limits of a multipart upload
+/// (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>).
+const MOST_PARTS: u64 = 10_000;
+const LARGEST_PART: u64 = 5 << 30;
+const SMALLEST_PART: u64 = 16 << 20;
+/// A database's dump may be larger than the database: indexes go, but text takes more room.
+const GROWTH: u64 = 4;
+
+/// How often who waits looks for a forced stop, or for a failure elsewhere.
+const TICK: Duration = Duration::from_millis(100);
+/// After a forced stop, a part under way has this long to be given up before the upload is aborted anyway.
+const FORCED_PATIENCE: Duration = Duration::from_millis(500);
+
+/// The size of all parts but the last: a compressed dump of four times the database's size has to fit
+/// 10,000 of them.
+pub fn part_size(database_size: u64) -> u64 {
+    let needed = database_size.saturating_mul(GROWTH).div_ceil(MOST_PARTS);
+    needed.clamp(SMALLEST_PART, LARGEST_PART).next_multiple_of(1 << 20)
+}
+
+/// An upload under way. It ends by [`Upload::commit`] or [`Upload::abort`], and dropping it aborts too:
+/// whatever happens, nothing invisible stays behind.
+pub struct Upload {
+    client: Client,
+    shared: Arc<Shared>,
+    full: Option<Sender<Part>>,
+    /// Of each thread, at its end.
+    done: Receiver<Result<Vec<(u32, String)>>>,
+    threads: usize,
+    shutdown: Shutdown,
+    ended: bool,
+}
+
+#[derive(Default)]
+struct Shared {
+    key: String,
+    metadata: Metadata,
+    /// S3's id; set with the first part.
+    id: OnceLock<String>,
+    /// Held by the thread that asks for the id.
+    beginning: Mutex<()>,
+    cancelled: AtomicBool,
+    /// Bytes that S3 has acknowledged.
+    acknowledged: Arc<AtomicU64>,
+}
+
+impl Upload {
+    /// Waits for parts, on `concurrency` threads. S3 hears of it with the first part; `acknowledged` counts
+    /// the bytes that arrived.
+    ///
+    /// # Errors
+    /// Where a thread cannot be started.
+    pub fn start(
+        client: &Client,
+        key: &str,
+        metadata: Metadata,
+        concurrency: NonZeroUsize,
+        acknowledged: Arc<AtomicU64>,
+        shutdown: &Shutdown,
+    ) -> Result<Self> {
+        let (full, parts) = mpsc::channel();
+        // Held by the threads alone: when they are gone, no part is taken any more.
+        let parts = Arc::new(Mutex::new(parts));
+        let (result, done) = mpsc::channel();
+        let shared = Shared { key: key.to_owned(), metadata, acknowledged, ..Shared::default() };
+        let shared = Arc::new(shared);
+        for _ in 0..concurrency.get() {
+            let (client, shared) = (client.clone(), Arc::clone(&shared));
+            let (parts, result) = (Arc::clone(&parts), result.clone());
+            thread::Builder::new().name("upload".into()).spawn(move || {
+                let uploaded = upload_parts(&client, &shared, &parts);
+                if uploaded.is_err() {
+                    // The others need not go on.
+                    shared.cancelled.store(true, Ordering::Relaxed);
+                }
+                // Nobody listens any more where the upload was given up.
+                let _ = result.send(uploaded);
+            })?;
+        }
+        Ok(Upload {
+            client: client.clone(),
+            shared,
+            full: Some(full),
+            done,
+            threads: concurrency.get(),
+            shutdown: shutdown.clone(),
+            ended: false,
+        })
+    }
+
+    /// Where full parts go.
+    pub fn parts(&self) -> Sender<Part> {
+        self.full.clone().expect("the upload has not ended")
+    }
+
+    /// Uploads the last part and makes the object appear. Call it only with a backup that is proven whole.
+    /// S3 takes metadata at the beginning only, so `known_now` is kept with an object of a single part.
+    ///
+    /// # Errors
+    /// S3's refusal of a part or of the whole; nothing of it is left then.
+    pub fn commit(mut self, last: Part, known_now: (&'static str, String)) -> Result<()> {
+        let full = self.full.take().expect("the upload has not ended");
+        if last.number == 1 {
+            let length = last.length;
+            let metadata = self.shared.metadata.iter().cloned().chain([known_now]).collect();
+            self.ended = true;
+            self.client.put_object(&self.shared.key, &last, &metadata).inspect_err(|_| self.take_back())?;
+            self.shared.acknowledged.store(length, Ordering::Relaxed);
+            return Ok(());
+        }
+        let parts = if last.length > 0 { last.number } else { last.number - 1 };
+        if last.length > 0 && full.send(last).is_err() {
+            // All threads have ended: a result below says why.
+        }
+        drop(full);
+        let mut etags = self.wait(None)?;
+        etags.sort_unstable();
+        ensure!(etags.iter().map(|(number, _)| *number).eq(1..=parts), "parts of the upload were lost");
+        let etags: Vec<String> = etags.into_iter().map(|(_, etag)| etag).collect();
+        let id = self.shared.id.get().expect("a part was uploaded");
+        match self.client.complete_multipart_upload(&self.shared.key, id, &etags) {
+            // A try may succeed and its answer be lost; the next one then hears that there is no such
+            // upload (or worse). The key was free, so a whole object there is this one.
+            Err(error) if self.is_complete() => warn!("the upload is complete in spite of: {error}"),
+            completed => completed?,
+        }
+        self.ended = true;
+        Ok(())
+    }
+
+    /// Gives the upload up, and answers why it had failed by itself, if it had.
+    pub fn abort(mut self) -> Option<Error> {
+        self.give_up()
+    }
+
+    /// S3 may have stored what it did not acknowledge, or other bytes than were sent. The key was free, so what is
+    /// there is of this upload.
+    fn take_back(&self) {
+        let place = self.client.place(&self.shared.key);
+        match self.client.head_object(&self.shared.key) {
+            Ok(None) => {}
+            Ok(Some(_)) => match self.client.delete_object(&self.shared.key) {
+                Ok(()) => warn!("{place}, which S3 stored and did not acknowledge, was deleted again"),
+                Err(error) => warn!("{place} is not proven whole, and could not be deleted: {error}"),
+            },
+            Err(error) => warn!("whether S3 has stored {place} is not known: {error}"),
+        }
+    }
+
+    fn is_complete(&self) -> bool {
+        let uploaded = self.shared.acknowledged.load(Ordering::Relaxed);
+        matches!(self.client.head_object(&self.shared.key), Ok(Some(size)) if size == uploaded)
+    }
+
+    fn give_up(&mut self) -> Option<Error> {
+        self.ended = true;
+        self.shared.cancelled.store(true, Ordering::Relaxed);
+        self.full = None;
+        // A part that arrives after the abort would stay behind: wait for the threads, unless in a hurry.
+        let failure = self.wait(Some(FORCED_PATIENCE)).err();
+        if let Some(id) = self.shared.id.get() {
+            if let Err(error) = self.client.abort_multipart_upload(&self.shared.key, id) {
+                warn!("the upload {id} could not be aborted; a run after a day sweeps it: {error}");
+            }
+        }
+        failure
+    }
+
+    /// Waits for the threads' end; after a forced stop only for `patience` more. Answers with numbers and
+    /// ETags of the parts, or with the first failure.
+    fn wait(&self, patience: Option<Duration>) -> Result<Vec<(u32, String)>> {
+        let mut forced_since = None;
+        let mut all = Ok(Vec::new());
+        let mut ended = 0;
+        while ended < self.threads {
+            match self.done.recv_timeout(TICK) {
+                Ok(uploaded) => {
+                    ended += 1;
+                    all = match (all, uploaded) {
+                        (Ok(mut etags), Ok(of_thread)) => {
+                            etags.extend(of_thread);
+                            Ok(etags)
+                        }
+                        (Ok(_), Err(failure)) => Err(failure),
+                        (Err(first), Ok(_)) => Err(first),
+                        (Err(first), Err(further)) => {
+                            warn!("another part failed too: {further:#}");
+                            Err(first)
+                        }
+                    };
+                }
+                Err(RecvTimeoutError::Disconnected) => bail!("a thread of the upload has panicked"),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if self.shutdown.forced().is_some() {
+                let since = *forced_since.get_or_insert_with(Instant::now);
+                if since.elapsed() >= patience.unwrap_or_default() {
+                    bail!("stopped by a second signal");
+                }
+            }
+        }
+        all
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.give_up();
+        }
+    }
+}
+
+/// Uploads what comes, until there is no more or the upload is given up; answers with the numbers and ETags
+/// of its parts.
+fn upload_parts(
+    client: &Client,
+    shared: &Shared,
+    parts: &Mutex<Receiver<Part>>,
+) -> Result<Vec<(u32, String)>> {
+    let go_on = || !shared.cancelled.load(Ordering::Relaxed);
+    let mut etags = Vec::new();
+    while go_on() {
+        let part = parts.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(TICK);
+        let part = match part {
+            Ok(part) => part,
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => break,
+        };
+        if u64::from(part.number) > MOST_PARTS {
+            bail!(
+                "the backup does not fit 10,000 parts: it is more than four times as large as its database"
+            );
+        }
+        let Some(id) = shared.id(client)? else { break };
+        let etag = client.upload_part(&shared.key, id, &part, go_on)?;
+        shared.acknowledged.fetch_add(part.length, Ordering::Relaxed);
+        part.release();
+        etags.push((part.number, etag));
+    }
+    Ok(etags)
+}
+
+impl Shared {
+    /// The upload's id; S3 is asked for it once. None where the upload was given up, also because S3 refused
+    /// to begin it: who waited meanwhile need not ask again.
+    fn id(&self, client: &Client) -> Result<Option<&str>> {
+        let _one_at_a_time = self.beginning.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.id.get().is_none() && !self.cancelled.load(Ordering::Relaxed) {
+            let id = client.create_multipart_upload(&self.key, &self.metadata).inspect_err(|_| {
+                self.cancelled.store(true, Ordering::Relaxed);
+            });
+            let id = id.context("cannot begin the upload")?;
+            self.id.get_or_init(|| id);
+        }
+        Ok(self.id.get().map(String::as_str))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_grow_with_the_database_so_that_four_times_its_size_fits() {
+        assert_eq!(part_size(0), 16 << 20);
+        assert_eq!(part_size(40 << 30), 17 << 20);
+        for size in [1, 600 << 20, 41 << 30, 500 << 30, 3 << 40, 12 << 40] {
+            let part = part_size(size);
+            assert!(part * MOST_PARTS >= size * GROWTH, "{size}");
+            assert_eq!(part % (1 << 20), 0);
+        }
+        assert_eq!(part_size(u64::MAX), LARGEST_PART);
+    }
+}

@@ -1,0 +1,280 @@
+//! crontab(5) in a time zone → the next instant. Pure: the clock is an argument.
+//!
+//! The `cron` crate finds matching wall-clock times; this room translates crontab(5) for it, and wall-clock
+//! times into instants. A clock change is where schedulers lose or double a night, so the rule is explicit:
+//! a wall-clock time that the clock skips fires when the gap ends as much later as it was meant (02:30
+//! becomes 03:30), and one that comes twice fires the first time. Only an expression that names every hour
+//! follows the passing of time instead, and fires in both passes of a repeated hour, as cron(8) does.
+
+pub mod agenda;
+
+use std::str::FromStr;
+
+use chrono::{DateTime, Days, NaiveDateTime, Offset, TimeDelta, TimeZone, Utc};
+
+/// A crontab(5) expression: five fields or one of the `@` names.
+#[derive(Clone, Debug)]
+pub struct Schedule {
+    /// One of wall-clock times, or two that are ORed: see [`Schedule::parse`].
+    clocks: Vec<cron::Schedule>,
+    every_hour: bool,
+}
+
+const ALIASES: [(&str, &str); 7] = [
+    ("@hourly", "0 * * * *"),
+    ("@daily", "0 0 * * *"),
+    ("@midnight", "0 0 * * *"),
+    ("@weekly", "0 0 * * 0"),
+    ("@monthly", "0 0 1 * *"),
+    ("@yearly", "0 0 1 1 *"),
+    ("@annually", "0 0 1 1 *"),
+];
+
+struct FieldKind {
+    name: &'static str,
+    first: u32,
+    last: u32,
+    /// What the names stand for begins at `first`.
+    names: &'static [&'static str],
+}
+
+const MINUTE: FieldKind = FieldKind { name: "minute", first: 0, last: 59, names: &[] };
+const HOUR: FieldKind = FieldKind { name: "hour", first: 0, last: 23, names: &[] };
+const DAY: FieldKind = FieldKind { name: "day of month", first: 1, last: 31, names: &[] };
+const MONTH: FieldKind = FieldKind {
+    name: "month",
+    first: 1,
+    last: 12,
+    names: &["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"],
+};
+/// Sunday is 0 and 7.
+const WEEKDAY: FieldKind = FieldKind {
+    name: "day of week",
+    first: 0,
+    last: 7,
+    names: &["sun", "mon", "tue", "wed", "thu", "fri", "sat"],
+};
+
+impl Schedule {
+    /// Reads an expression.
+    ///
+    /// When day of month and day of week are both restricted (neither begins with `*`), a day that
+    /// matches either of them fires: crontab(5). The `cron` crate ANDs them, so the OR is two schedules.
+    ///
+    /// # Errors
+    /// A sentence that says which field is wrong and what would be right.
+    pub fn parse(expression: &str) -> Result<Self, String> {
+        let expression = expression.trim();
+        let expression = if expression.starts_with('@') {
+            let alias = ALIASES.iter().find(|(alias, _)| alias.eq_ignore_ascii_case(expression));
+            alias.map(|(_, meaning)| *meaning).ok_or_else(|| {
+                let known = ALIASES.map(|(alias, _)| alias).join(" ");
+                format!("\"{expression}\" is not one of {known}")
+            })?
+        } else {
+            expression
+        };
+        let fields: Vec<&str> = expression.split_ascii_whitespace().collect();
+        let [minute, hour, day, month, weekday] = fields[..] else {
+            let hint = match fields.len() {
+                6 | 7 => "; crontab(5) has no field for seconds or years",
+                _ => "",
+            };
+            return Err(format!(
+                "\"{expression}\" has {} fields instead of the five minute, hour, day of month, month, day of week{hint}",
+                fields.len()
+            ));
+        };
+        let minutes = MINUTE.parse(minute)?;
+        let hours = HOUR.parse(hour)?;
+        let days = DAY.parse(day)?;
+        let months = MONTH.parse(month)?;
+        // The crate counts from 1 = Sunday.
+        let mut weekdays: Vec<u32> = WEEKDAY.parse(weekday)?.iter().map(|day| day % 7 + 1).collect();
+        weekdays.sort_unstable();
+        weekdays.dedup();
+
+        let clock = |days: &str, weekdays: &str| {
+            let text = format!("0 {} {} {days} {} {weekdays}", list(&minutes), list(&hours), list(&months));
+            cron::Schedule::from_str(&text).map_err(|problem| format!("\"{expression}\": {problem}"))
+        };
+        let clocks = if day.starts_with('*') || weekday.starts_with('*') {
+            vec![clock(&list(&days), &list(&weekdays))?]
+        } else {
+            vec![clock(&list(&days), "*")?, clock("*", &list(&weekdays))?]
+        };
+        let schedule = Schedule { clocks, every_hour: hours.len() == 24 };
+        match schedule.next(DateTime::UNIX_EPOCH, &Utc) {
+            Some(_) => Ok(schedule),
+            None => Err(format!("\"{expression}\" never fires: no month that it names has such a day")),
+        }
+    }
+
+    /// The first instant after `after` at which the schedule fires in `zone`; `None` when there is none
+    /// before the year 2100.
+    pub fn next<Z: TimeZone>(&self, after: DateTime<Utc>, zone: &Z) -> Option<DateTime<Z>> {
+        let after = after.naive_utc();
+        // The smallest offset around here: earlier wall-clock times cannot fire any more.
+        let around = [after - Days::new(1), after, after + Days::new(1)];
+        let mut wall = after + around.map(|instant| offset(zone, instant)).into_iter().min()?;
+        // `wall` itself may fire.
+        wall -= TimeDelta::nanoseconds(1);
+        let mut best: Option<NaiveDateTime> = None;
+        while let Some(next) = self.next_wall(wall) {
+            wall = next;
+            let (before, behind) = (offset(zone, wall - Days::new(1)), offset(zone, wall + Days::new(1)));
+            if best.is_some_and(|best| wall - before.max(behind) >= best) {
+                break;
+            }
+            let (first, second) = instants(zone, wall, before, behind);
+            let fires = [Some(first), second.filter(|_| self.every_hour)];
+            let soonest = fires.into_iter().flatten().filter(|instant| *instant > after).min();
+            best = best.into_iter().chain(soonest).min();
+        }
+        best.map(|instant| zone.from_utc_datetime(&instant))
+    }
+
+    /// The next `count` instants after `after`, or fewer where there are no more.
+    pub fn fires<Z: TimeZone>(&self, after: DateTime<Utc>, zone: &Z, count: usize) -> Vec<DateTime<Utc>> {
+        let next = |after: DateTime<Utc>| self.next(after, zone).map(|fire| fire.to_utc());
+        std::iter::successors(next(after), |fire| next(*fire)).take(count).collect()
+    }
+
+    /// The last fire time up to `now`, and the one before it; `None` when the last sixty years had no two.
+    pub fn past<Z: TimeZone>(&self, now: DateTime<Utc>, zone: &Z) -> Option<[DateTime<Utc>; 2]> {
+        // Forward from ever earlier, so that there is one way only to read a clock change.
+        let mut reach = TimeDelta::hours(1);
+        while reach < TimeDelta::days(60 * 366) {
+            let mut at = now - reach;
+            let mut found = [None, None];
+            while let Some(fire) = self.next(at, zone).map(|fire| fire.to_utc()).filter(|fire| *fire <= now) {
+                found = [Some(fire), found[0]];
+                at = fire;
+            }
+            if let [Some(last), Some(before)] = found {
+                return Some([last, before]);
+            }
+            reach = reach * 4;
+        }
+        None
+    }
+
+    /// The fire time before last, if `newest` is older: one backup that is missing can still be made good.
+    pub fn missed_twice<Z: TimeZone>(
+        &self,
+        newest: DateTime<Utc>,
+        now: DateTime<Utc>,
+        zone: &Z,
+    ) -> Option<DateTime<Utc>> {
+        self.past(now, zone).map(|[_, before_last]| before_last).filter(|before_last| newest < *before_last)
+    }
+
+    fn next_wall(&self, after: NaiveDateTime) -> Option<NaiveDateTime> {
+        // The crate is asked in UTC, which has no clock changes to get wrong.
+        let next = |clock: &cron::Schedule| clock.after(&after.and_utc()).next();
+        self.clocks.iter().filter_map(next).min().map(|instant| instant.naive_utc())
+    }
+}
+
+fn offset<Z: TimeZone>(zone: &Z, instant: NaiveDateTime) -> TimeDelta {
+    let offset = zone.offset_from_utc_datetime(&instant).fix();
+    TimeDelta::seconds(offset.local_minus_utc().into())
+}
+
+/// When a wall-clock time happens: once, or twice where the clock was set back. `before` and `behind` are
+/// the offsets a day before and a day behind it. In a gap, which has no such time, the offset before it
+/// counts on.
+fn instants<Z: TimeZone>(
+    zone: &Z,
+    wall: NaiveDateTime,
+    before: TimeDelta,
+    behind: TimeDelta,
+) -> (NaiveDateTime, Option<NaiveDateTime>) {
+    let holds = |assumed: TimeDelta| offset(zone, wall - assumed) == assumed;
+    match (holds(before), holds(behind)) {
+        (true, true) if before != behind => (wall - before.max(behind), Some(wall - before.min(behind))),
+        (false, true) => (wall - behind, None),
+        _ => (wall - before, None),
+    }
+}
+
+fn list(numbers: &[u32]) -> String {
+    numbers.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
+}
+
+impl FieldKind {
+    /// The numbers that a field names, in order.
+    fn parse(&self, field: &str) -> Result<Vec<u32>, String> {
+        let mut numbers = Vec::new();
+        for item in field.split(',') {
+            let (range, step) = match item.split_once('/') {
+                Some((range, step)) => (range, Some(step)),
+                None => (item, None),
+            };
+            let (first, last) = match range.split_once('-') {
+                _ if range == "*" => (self.first, self.last),
+                Some((first, last)) => self.range(field, first, last)?,
+                None if step.is_some() => {
+                    return Err(self.wrong(
+                        field,
+                        &format!("a step needs * or a range before it, as in {range}-{}/2", self.last),
+                    ))
+                }
+                None => {
+                    let number = self.number(field, range)?;
+                    (number, number)
+                }
+            };
+            let step = match step {
+                None => 1,
+                Some(step) => match step.parse::<usize>() {
+                    Ok(step) if step > 0 && step < 1000 => step,
+                    _ => return Err(self.wrong(field, "a step is a number from 1")),
+                },
+            };
+            numbers.extend((first..=last).step_by(step));
+        }
+        numbers.sort_unstable();
+        numbers.dedup();
+        Ok(numbers)
+    }
+
+    fn range(&self, field: &str, first: &str, last: &str) -> Result<(u32, u32), String> {
+        let low = self.number(field, first)?;
+        let mut high = self.number(field, last)?;
+        // FRI-SUN: as the end of a range, Sunday by name is 7.
+        if self.last == 7 && high == 0 && low > 0 && last.eq_ignore_ascii_case("sun") {
+            high = 7;
+        }
+        if low > high {
+            return Err(self.wrong(field, "a range goes from the smaller to the larger"));
+        }
+        Ok((low, high))
+    }
+
+    fn number(&self, field: &str, text: &str) -> Result<u32, String> {
+        if let Some(at) = self.names.iter().position(|name| name.eq_ignore_ascii_case(text)) {
+            return Ok(self.first + at as u32);
+        }
+        // `+5` would parse as a number.
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let number = text.parse().ok().filter(|number| digits && (self.first..=self.last).contains(number));
+        number.ok_or_else(|| {
+            let names = match (self.names.first(), self.names.last()) {
+                (Some(first), Some(last)) => format!(" or a name from {first} to {last}"),
+                _ => String::new(),
+            };
+            self.wrong(
+                field,
+                &format!("\"{text}\" is not a number from {} to {}{names}", self.first, self.last),
+            )
+        })
+    }
+
+    fn wrong(&self, field: &str, what: &str) -> String {
+        format!("the {} field \"{field}\": {what}", self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests;

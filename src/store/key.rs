@@ -1,0 +1,245 @@
+//! The key grammar: name ↔ database, time, format.
+//!
+//! `<S3_PATH>/<database>/<database>_<YYYY-MM-DD_HH-MM-SS>.<sql.gz|dump.gz>`, time in UTC, because local time
+//! repeats an hour each autumn. Sorted by name is sorted by time. A key that is not exactly of this grammar
+//! is somebody else's, and nothing here ever touches it.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write};
+
+use chrono::{DateTime, NaiveDateTime, Timelike, Utc};
+
+use crate::s3::Object;
+
+/// How a name tells the time.
+pub(crate) const TIME_FORMAT: &str = "%Y-%m-%d_%H-%M-%S";
+
+/// What is inside the gzip.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// pg_dump's plain format: SQL for psql.
+    Plain,
+    /// pg_dump's custom format, for pg_restore.
+    Custom,
+}
+
+impl Format {
+    /// The name's ending.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Format::Plain => "sql.gz",
+            Format::Custom => "dump.gz",
+        }
+    }
+}
+
+/// A whole backup in the bucket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backup {
+    /// Its object's key.
+    pub key: String,
+    /// When the dump began, to the second; from the name, never from the object's modification time.
+    pub time: DateTime<Utc>,
+    /// From the name's ending.
+    pub format: Format,
+    /// The object's size in bytes.
+    pub size: u64,
+}
+
+/// Where the backups of one database are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Catalog {
+    /// What every key of a backup begins with, up to the time.
+    prefix: String,
+}
+
+impl Catalog {
+    /// The backups of `database` below `path`, which is empty or ends without a slash.
+    pub fn new(path: &str, database: &str) -> Self {
+        let name = escape(database);
+        let path = if path.is_empty() { String::new() } else { format!("{path}/") };
+        Catalog { prefix: format!("{path}{name}/{name}_") }
+    }
+
+    /// The prefix to list. It ends in `_`, so that a database `app2` is not listed with `app`; a database
+    /// `app_x` has a folder of its own.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The key of a backup that began at `time`.
+    pub fn key(&self, time: DateTime<Utc>, format: Format) -> String {
+        format!("{}{}.{}", self.prefix, time.format(TIME_FORMAT), format.extension())
+    }
+
+    /// Reads a key: its time and format, or `None` where it is not exactly of the grammar.
+    pub fn parse(&self, key: &str) -> Option<(DateTime<Utc>, Format)> {
+        let (time, extension) = key.strip_prefix(&self.prefix)?.split_once('.')?;
+        let format =
+            [Format::Plain, Format::Custom].into_iter().find(|known| known.extension() == extension)?;
+        let time = NaiveDateTime::parse_from_str(time, TIME_FORMAT).ok()?.and_utc();
+        // chrono reads `2026-1-2` too, and a 60th second; the grammar is what a clock writes.
+        (self.key(time, format) == key && time.nanosecond() == 0).then_some((time, format))
+    }
+
+    /// The backups among a bucket's objects, oldest first; all else is left out.
+    pub fn backups(&self, objects: impl IntoIterator<Item = Object>) -> Vec<Backup> {
+        let backup = |object: Object| {
+            let (time, format) = self.parse(&object.key)?;
+            Some(Backup { key: object.key, time, format, size: object.size })
+        };
+        let mut backups: Vec<Backup> = objects.into_iter().filter_map(backup).collect();
+        backups.sort_by(|a, b| (a.time, &a.key).cmp(&(b.time, &b.key)));
+        backups
+    }
+}
+
+/// The backups of every database below `path`, by the database's name, each database's oldest first; all else
+/// among the bucket's objects is left out.
+pub fn by_database(path: &str, objects: impl IntoIterator<Item = Object>) -> BTreeMap<String, Vec<Backup>> {
+    let folder = if path.is_empty() { String::new() } else { format!("{path}/") };
+    let mut found: BTreeMap<String, Vec<Object>> = BTreeMap::new();
+    for object in objects {
+        let name = object.key.strip_prefix(&folder).and_then(|rest| unescape(rest.split_once('/')?.0));
+        if let Some(database) = name {
+            found.entry(database).or_default().push(object);
+        }
+    }
+    let backups = found.into_iter().map(|(database, objects)| {
+        let backups = Catalog::new(path, &database).backups(objects);
+        (database, backups)
+    });
+    backups.filter(|(_, backups)| !backups.is_empty()).collect()
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Format::Plain => "plain",
+            Format::Custom => "custom",
+        })
+    }
+}
+
+/// A byte outside `[A-Za-z0-9_-]` becomes `.` and two lower-case hex digits: no two databases share a name,
+/// and keys need no encoding anywhere.
+pub(crate) fn escape(database: &str) -> String {
+    let mut name = String::with_capacity(database.len());
+    for byte in database.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-') {
+            name.push(byte.into());
+        } else {
+            // Writing to a String does not fail.
+            let _ = write!(name, ".{byte:02x}");
+        }
+    }
+    name
+}
+
+/// The database whose name [`escape`] turned into `name`, or `None` where it makes no such name.
+fn unescape(name: &str) -> Option<String> {
+    let mut parts = name.split('.');
+    let mut bytes = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        bytes.push(u8::from_str_radix(part.get(..2)?, 16).ok()?);
+        bytes.extend_from_slice(part.get(2..)?.as_bytes());
+    }
+    let database = String::from_utf8(bytes).ok()?;
+    // Upper-case digits, or an escape where none is needed, would be a second name of the same database.
+    (!database.is_empty() && escape(&database) == name).then_some(database)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_and_its_time_are_the_same_thing() {
+        let catalog = Catalog::new("backups/prod", "shop");
+        let time = "2026-11-23T03:00:09Z".parse().unwrap();
+        let key = catalog.key(time, Format::Plain);
+        assert_eq!(key, "backups/prod/shop/shop_2026-11-23_03-00-09.sql.gz");
+        assert_eq!(catalog.parse(&key), Some((time, Format::Plain)));
+        assert_eq!(catalog.parse(&catalog.key(time, Format::Custom)), Some((time, Format::Custom)));
+    }
+
+    #[test]
+    fn a_key_of_any_other_form_is_somebody_elses() {
+        let catalog = Catalog::new("b", "app");
+        for key in [
+            "b/app/app_2026-11-23_03-00-09.sql",
+            "b/app/app_2026-11-23_03-00-09.sql.gz.part",
+            "b/app/app_2026-11-23_03-00-9.sql.gz",
+            "b/app/app_2026-11-23_03-00-60.sql.gz",
+            "b/app/app_2026-02-30_03-00-00.sql.gz",
+            "b/app/app_2026-11-23T03-00-09.sql.gz",
+            "b/app/app_+2026-11-23_03-00-09.sql.gz",
+            "b/app/app_ 2026-11-23_03-00-09.sql.gz",
+            "b/app/app_latest.sql.gz",
+            "b/app/app2_2026-11-23_03-00-09.sql.gz",
+            "b/app2/app_2026-11-23_03-00-09.sql.gz",
+            "b/app/app/app_2026-11-23_03-00-09.sql.gz",
+            "x/b/app/app_2026-11-23_03-00-09.sql.gz",
+            "app/app_2026-11-23_03-00-09.sql.gz",
+        ] {
+            assert_eq!(catalog.parse(key), None, "{key}");
+        }
+    }
+
+    #[test]
+    fn any_database_name_makes_a_plain_key() {
+        assert_eq!(Catalog::new("", "a b\"é/.").prefix(), "a.20b.22.c3.a9.2f.2e/a.20b.22.c3.a9.2f.2e_");
+    }
+
+    #[test]
+    fn a_name_in_a_key_tells_the_database_if_it_is_the_one_that_pgkeep_writes() {
+        for database in ["app", "a b\"é/.", "..", "A_b-9", "\n"] {
+            assert_eq!(unescape(&escape(database)).as_deref(), Some(database));
+        }
+        for name in ["", ".", ".2", "a.2", ".2E", ".61", ".+5", ".ff", "a b", "é", ".2é", "a/b"] {
+            assert_eq!(unescape(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn all_databases_below_a_path_are_found_and_nothing_else() {
+        let found = |path: &str| -> Vec<(String, usize)> {
+            let keys = [
+                "b/app/app_2026-11-23_03-00-09.sql.gz",
+                "b/app/app_2026-11-22_03-00-09.dump.gz",
+                "b/app/app2_2026-11-23_03-00-09.sql.gz",
+                "b/app2/app2_2026-11-23_03-00-09.sql.gz",
+                "b/a.20b/a.20b_2026-11-23_03-00-09.sql.gz",
+                "b/x.2E/x.2E_2026-11-23_03-00-09.sql.gz",
+                "b/notes/notes_latest.sql.gz",
+                "b/deeper/app/app_2026-11-23_03-00-09.sql.gz",
+                "b2/app/app_2026-11-23_03-00-09.sql.gz",
+                "app/app_2026-11-23_03-00-09.sql.gz",
+            ];
+            let objects = keys.map(|key| Object { key: key.to_owned(), size: 1 });
+            by_database(path, objects).into_iter().map(|(name, backups)| (name, backups.len())).collect()
+        };
+        assert_eq!(found("b"), [("a b".into(), 1), ("app".into(), 2), ("app2".into(), 1)]);
+        assert_eq!(found(""), [("app".into(), 1)]);
+    }
+
+    #[test]
+    fn whatever_is_in_a_bucket_only_what_pgkeep_writes_is_a_backup() {
+        let seeds = [
+            "b/app/app_2026-11-23_03-00-09.sql.gz",
+            "b/a.20b/a.20b_2024-02-29_23-59-59.dump.gz",
+            "b/app/app_9999-12-31_00-00-00.sql.gz",
+        ];
+        crate::base::fuzz::feed(&seeds, |key| {
+            let object = Object { key: key.to_owned(), size: 1 };
+            for (database, backups) in by_database("b", [object]) {
+                let catalog = Catalog::new("b", &database);
+                assert_eq!(catalog.key(backups[0].time, backups[0].format), key);
+                assert_eq!(catalog.parse(key), Some((backups[0].time, backups[0].format)));
+            }
+            let name = escape(key);
+            assert!(name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)));
+            assert_eq!(unescape(&name).as_deref().unwrap_or_default(), key);
+        });
+    }
+}

@@ -1,0 +1,5 @@
+//! The bucket as backups.
+
+pub mod key;
+pub mod retention;
+pub mod select;

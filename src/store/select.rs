@@ -1,0 +1,184 @@
+//! Which backup is meant: the newest, one of a time, or one of a key.
+
+use anyhow::{bail, ensure, Context, Result};
+use chrono::{DateTime, NaiveDateTime, Utc};
+
+use crate::commands::list;
+use crate::config::Config;
+use crate::s3::Client;
+use crate::store::key::{self as catalog, Backup, TIME_FORMAT};
+
+/// What a time is completed with, where only its beginning is given.
+const EARLIEST: &str = "0000-01-01_00-00-00";
+/// Of the backups that were not meant, so many are named.
+const NEAREST: usize = 3;
+
+/// A backup, and the database that it is of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Selected {
+    /// The database's name.
+    pub database: String,
+    /// The backup.
+    pub backup: Backup,
+}
+
+/// Finds what `which` means: `latest`, a time in UTC or its beginning (the newest match), both among this
+/// database's backups; or the key of any database's backup below the path.
+///
+/// # Errors
+/// Where there is none; the text names the nearest.
+pub fn find(config: &Config, s3: &Client, which: &str) -> Result<Selected> {
+    let catalog = config.catalog();
+    if !which.contains('/') && !which.ends_with(".gz") {
+        let backups = list::backups(config, s3)?;
+        let Some(newest) = backups.last() else {
+            bail!(
+                "there is no backup of database \"{}\" at {}…",
+                config.database,
+                s3.place(catalog.prefix())
+            );
+        };
+        let backup = if which == "latest" { newest } else { by_time(which, &backups)? };
+        return Ok(Selected { database: config.database.clone(), backup: backup.clone() });
+    }
+    let key = which.strip_prefix(&s3.place("")).unwrap_or(which);
+    ensure!(!key.starts_with("s3://"), "{key} is in another bucket than S3_BUCKET");
+    // A listing tells the size too, and says why where the bucket cannot be read.
+    let objects = s3
+        .list_objects(key)
+        .context("cannot list the backups")?
+        .into_iter()
+        .filter(|object| object.key == key);
+    let found = catalog::by_database(&config.s3.path, objects);
+    let mut found = found
+        .into_iter()
+        .flat_map(|(database, backups)| backups.into_iter().map(move |b| (database.clone(), b)));
+    match found.next() {
+        Some((database, backup)) => Ok(Selected { database, backup }),
+        None => bail!(
+            "{} is no backup of pgkeep's: `pgkeep list --all` shows the keys of those below S3_PATH",
+            s3.place(key)
+        ),
+    }
+}
+
+/// The newest backup whose time begins with `which`.
+fn by_time<'a>(which: &str, backups: &'a [Backup]) -> Result<&'a Backup> {
+    let wanted: String = which
+        .trim_end_matches('Z')
+        .chars()
+        .map(|c| match c {
+            ' ' | 'T' => '_',
+            ':' => '-',
+            c => c,
+        })
+        .collect();
+    let name = |backup: &Backup| backup.time.format(TIME_FORMAT).to_string();
+    // `2026-11-2` is no day, and not meant to be the 20th to the 29th.
+    let rest = EARLIEST.get(wanted.len()..).filter(|rest| rest.is_empty() || rest.starts_with(['-', '_']));
+    let time = rest.and_then(|rest| {
+        let time = NaiveDateTime::parse_from_str(&format!("{wanted}{rest}"), TIME_FORMAT).ok()?;
+        // chrono reads signs too.
+        time.format(TIME_FORMAT).to_string().starts_with(&wanted).then_some(time)
+    });
+    let Some(time) = time.filter(|_| !wanted.is_empty()) else {
+        bail!(
+            "\"{which}\" names no backup: it has to be latest, a key, or a time in UTC such as \
+             2026-11-23_03-00-00 or its beginning (2026-11-23)"
+        );
+    };
+    let matching = backups.iter().rev().find(|backup| name(backup).starts_with(&wanted));
+    matching.with_context(|| {
+        let nearest = nearest(backups, time.and_utc()).into_iter().map(name).collect::<Vec<_>>().join(", ");
+        format!("there is no backup of {which} (UTC); the nearest: {nearest}")
+    })
+}
+
+/// In the order of their times.
+fn nearest(backups: &[Backup], time: DateTime<Utc>) -> Vec<&Backup> {
+    let mut nearest: Vec<&Backup> = backups.iter().collect();
+    nearest.sort_by_key(|backup| (backup.time - time).abs());
+    nearest.truncate(NEAREST);
+    nearest.sort_by_key(|backup| backup.time);
+    nearest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::key::{Catalog, Format};
+
+    fn backups() -> Vec<Backup> {
+        let catalog = Catalog::new("", "a");
+        let times =
+            ["2025-12-31_03-00-00", "2026-11-22_03-00-00", "2026-11-23_03-00-00", "2026-11-23_03-00-01"];
+        let time = |text| NaiveDateTime::parse_from_str(text, TIME_FORMAT).unwrap().and_utc();
+        times
+            .map(|text| Backup {
+                key: catalog.key(time(text), Format::Plain),
+                time: time(text),
+                format: Format::Plain,
+                size: 1,
+            })
+            .to_vec()
+    }
+
+    #[test]
+    fn a_time_or_its_beginning_is_the_newest_that_begins_so() {
+        for (which, time) in [
+            ("2026-11-23_03-00-00", "2026-11-23T03:00:00Z"),
+            ("2026-11-23T03:00:00Z", "2026-11-23T03:00:00Z"),
+            ("2026-11-23 03:00", "2026-11-23T03:00:01Z"),
+            ("2026-11-23", "2026-11-23T03:00:01Z"),
+            ("2026-11", "2026-11-23T03:00:01Z"),
+            ("2025", "2025-12-31T03:00:00Z"),
+        ] {
+            let backups = backups();
+            assert_eq!(
+                by_time(which, &backups).unwrap().time,
+                time.parse::<DateTime<Utc>>().unwrap(),
+                "{which}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_time_without_a_backup_lists_the_nearest() {
+        let problem = by_time("2026-11-21", &backups()).unwrap_err().to_string();
+        assert!(
+            problem.ends_with("the nearest: 2026-11-22_03-00-00, 2026-11-23_03-00-00, 2026-11-23_03-00-01"),
+            "{problem}"
+        );
+        let problem = by_time("2025", &backups()[1..]).unwrap_err().to_string();
+        assert!(problem.contains("2026-11-22_03-00-00"), "{problem}");
+    }
+
+    #[test]
+    fn what_is_no_time_is_refused() {
+        for which in [
+            "",
+            "yesterday",
+            "202",
+            "2026-1",
+            "2026-11-2",
+            "2026-13",
+            "2026-11-23_",
+            "2026-02-30",
+            "+026",
+            "2026-11-23_03-00-00x",
+        ] {
+            let problem = by_time(which, &backups()).unwrap_err().to_string();
+            assert!(problem.contains("names no backup"), "{which}: {problem}");
+        }
+    }
+
+    #[test]
+    fn whatever_time_is_asked_for_is_found_or_refused() {
+        let backups = backups();
+        crate::base::fuzz::feed(&["2026-11-23_03-00-00", "2026-11-23T03:00:00Z", "2025"], |which| {
+            if let Ok(backup) = by_time(which, &backups) {
+                assert!(which.len() >= 4 && backup.key.contains(&which[..4]), "{which}");
+            }
+        });
+    }
+}
