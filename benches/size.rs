@@ -17,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use base64::prelude::{Engine, BASE64_STANDARD};
-use pgkeep::s3::upload::part_size;
+use pgkeep::s3::part_size;
 use support::{postgres, s3};
 
 const GB: u64 = 1_000_000_000;

@@ -1,7 +1,39 @@
 //! pgkeep keeps a PostgreSQL database safe in S3-compatible storage.
 //!
-//! On a cron schedule it dumps the database, gzips it, uploads it, proves that what arrived is a whole
-//! backup and deletes what the retention policy lets go. One file is one idea; `main.rs` chooses a command.
+//! On a cron schedule it dumps the database, gzips the dump, uploads it, proves that what arrived is a whole
+//! backup, and deletes what the retention policy lets go. It gives the data back with one command.
+//!
+//! # The map
+//!
+//! Each folder is a floor. A floor uses only the floors below it.
+//!
+//! | floor | what is there |
+//! | --- | --- |
+//! | `main.rs` | parse, load, start the log, run one command, exit status |
+//! | [`commands`] | one file a command: its options, its help, what it prints |
+//! | [`config`] | environment → jobs; the table of variables |
+//! | [`daemon`] | the loop, `BACKUP_ON_START`, the status file |
+//! | [`jobs`] | what is done for one database: backup, prune, restore, drill; `Job`, `Event` |
+//! | [`store`] | the bucket as backups: key grammar, listing, selection, retention |
+//! | [`dump`] | a dump's bytes, both ways: gzip, spool, gunzip, proof, read-ahead |
+//! | [`postgres`] | connection strings, clients, child processes, databases, rights |
+//! | [`s3`] | signing, sending, retrying, multipart uploads, listing |
+//! | [`schedule`] | crontab(5) and time zone → next instant |
+//! | [`base`] | log, progress, retry, secret, shutdown, units |
+//!
+//! # The way of a dump's bytes
+//!
+//! ```text
+//! backup   postgres::process → dump::gzip → dump::spool → s3::part → s3::upload → compare the size
+//! restore  s3::download → dump::ahead → dump::gunzip (dump::proof) → postgres::process
+//! ```
+//!
+//! # The promises
+//!
+//! An object with a backup's name is a whole backup; anything else leaves no object. Nothing is deleted but
+//! expired backups of this database, by exact name, never the newest. A failure is loud and does not stop the next
+//! run. No secret is shown. Memory does not grow with the database. SIGTERM lets a running backup finish.
+//! `gunzip` and `psql` restore a backup without pgkeep.
 
 pub mod base;
 pub mod commands;

@@ -31,7 +31,7 @@ pub fn start(level: LevelFilter) {
     panic::set_hook(Box::new(|info| {
         let thread = std::thread::current();
         error!("panic in thread {}: {info}", thread.name().unwrap_or("unnamed"));
-        log_trace(&Backtrace::force_capture());
+        trace(&Backtrace::force_capture());
     }));
 }
 
@@ -44,11 +44,11 @@ pub fn show_live(line: &str) {
 /// Logs a failure once, at the top: what failed, the chain of causes, the stack trace of the first cause.
 pub fn failure(what: &str, failure: &Error) {
     error!("{what}: {failure:#}");
-    log_trace(failure.backtrace());
+    trace(failure.backtrace());
 }
 
 /// Logs the frames of pgkeep's own functions: the runtime's and the libraries' say nothing more.
-fn log_trace(trace: &Backtrace) {
+pub fn trace(trace: &Backtrace) {
     let text = trace.to_string();
     let mut lines = text.lines().map(str::trim).peekable();
     while let Some(line) = lines.next() {

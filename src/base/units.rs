@@ -1,6 +1,11 @@
-//! Numbers as people read them in a log line.
+//! Numbers and times as people read them.
 
 use std::time::Duration;
+
+use chrono::{DateTime, Local, Utc};
+
+/// How the names of backups and databases tell the time.
+pub const TIMESTAMP: &str = "%Y-%m-%d_%H-%M-%S";
 
 /// Bytes in decimal units with three digits or so: `648.2 MB`.
 pub fn bytes(count: u64) -> String {
@@ -33,6 +38,28 @@ pub fn duration(length: Duration) -> String {
 pub fn count(number: usize, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {noun}{plural}")
+}
+
+/// `a, b and 3 more`: the first few names of `count`.
+pub fn first_few(names: &[String], count: usize) -> String {
+    let more = count.saturating_sub(names.len());
+    names.join(", ") + &if more > 0 { format!(" and {more} more") } else { String::new() }
+}
+
+/// `2026-11-23_03-00-00`, in UTC.
+pub fn timestamp(time: DateTime<Utc>) -> String {
+    time.format(TIMESTAMP).to_string()
+}
+
+/// `2026-11-23 03:00:00 +01:00 (2026-11-23 02:00:00 UTC)`.
+pub fn both_times(instant: DateTime<Utc>) -> String {
+    let local = instant.with_timezone(&Local);
+    format!("{} ({} UTC)", local.format("%Y-%m-%d %H:%M:%S %:z"), instant.format("%Y-%m-%d %H:%M:%S"))
+}
+
+/// A text in which nothing starts a line or steers a terminal: a name from outside.
+pub fn printable(text: &str) -> String {
+    text.replace(char::is_control, "\u{fffd}")
 }
 
 #[cfg(test)]

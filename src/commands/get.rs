@@ -1,33 +1,64 @@
 //! `pgkeep get`: a backup's file, checked on the way.
 
 use std::io::{self, BufWriter, IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{ensure, Context, Result};
+use lexopt::prelude::*;
 use log::info;
 
+use super::{said, unexpected, Command, Outcome, Row, NEEDS_WHICH};
 use crate::base::units;
-use crate::config::Config;
-use crate::dump::gunzip as verify;
-use crate::s3::Client;
-use crate::store::select;
+use crate::jobs::{fetch, Job};
 
-/// Writes the backup that `which` means to `output`, `-` for standard output; without one, to a file of the
-/// backup's own name. A file appears when it is whole, and replaces none.
-///
-/// # Errors
-/// Where the backup cannot be read, is not whole, or cannot be written.
-pub fn command(config: &Config, s3: &Client, which: &str, output: Option<&Path>) -> Result<()> {
-    let backup = select::find(config, s3, which)?.backup;
-    let damaged = || format!("{} was not fetched", s3.place(&backup.key));
+pub(super) const ROW: Row = Row {
+    name: "get",
+    options: "WHICH [-o FILE]",
+    summary: "fetch a backup's file, checked on the way",
+    details: "
+  -o, --output FILE   the file, or a directory for it (default: the backup's own name, here); - is
+                      standard output. A file appears when it is whole, and replaces none
+",
+    parse,
+};
+
+/// The options of `pgkeep get`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// The backup.
+    pub which: String,
+    /// The file; `-` for standard output.
+    pub output: Option<PathBuf>,
+}
+
+fn parse(parser: &mut lexopt::Parser) -> Result<Command, String> {
+    let mut options = Options::default();
+    while let Some(argument) = parser.next().map_err(said)? {
+        match argument {
+            Short('o') | Long("output") => options.output = Some(parser.value().map_err(said)?.into()),
+            Value(which) if options.which.is_empty() => options.which = which.string().map_err(said)?,
+            other => return Err(unexpected(other)),
+        }
+    }
+    if options.which.is_empty() {
+        return Err(format!("get {NEEDS_WHICH}"));
+    }
+    Ok(Command::Get(options))
+}
+
+pub(super) fn command(job: &Job, options: &Options) -> Result<Outcome> {
+    let (store, output) = (&job.store, options.output.as_deref());
+    let backup = store.find(&options.which)?.backup;
+    let damaged = || format!("{} was not fetched", store.place(&backup));
     if output == Some(Path::new("-")) {
         let mut stdout = io::stdout().lock();
         ensure!(!stdout.is_terminal(), "a backup is nothing for a terminal: send it to a file or a pipe");
-        verify::stream(s3, &backup, "fetching", |bytes| stdout.write_all(bytes), |_| Ok(()))
+        fetch::stream(job, &backup, "fetching", |bytes| stdout.write_all(bytes), |_| Ok(()))
             .with_context(damaged)?;
-        return stdout.flush().context("cannot write to standard output");
+        stdout.flush().context("cannot write to standard output")?;
+        return Ok(Outcome::Done);
     }
-    let name = backup.key.rsplit('/').next().unwrap_or_default();
+    let name = backup.file_name();
     let path = output.unwrap_or(Path::new(name));
     // Where a directory is named, the file goes into it.
     let path = if path.is_dir() { path.join(name) } else { path.to_owned() };
@@ -37,11 +68,11 @@ pub fn command(config: &Config, s3: &Client, which: &str, output: Option<&Path>)
     let written = || format!("cannot write {place}");
     let file = tempfile::NamedTempFile::new_in(directory).with_context(written)?;
     let mut writer = BufWriter::new(file);
-    verify::stream(s3, &backup, "fetching", |bytes| writer.write_all(bytes), |_| Ok(()))
+    fetch::stream(job, &backup, "fetching", |bytes| writer.write_all(bytes), |_| Ok(()))
         .with_context(damaged)?;
     let file = writer.into_inner().with_context(written)?;
     file.as_file().sync_all().with_context(written)?;
     file.persist_noclobber(&path).with_context(written)?;
-    info!("{} is now {place}: whole, {}", s3.place(&backup.key), units::bytes(backup.size));
-    Ok(())
+    info!("{} is now {place}: whole, {}", store.place(&backup), units::bytes(backup.size));
+    Ok(Outcome::Done)
 }

@@ -6,32 +6,41 @@ use std::time::Duration;
 use anyhow::Result;
 use chrono::{DateTime, Local, TimeZone, Utc};
 
+use super::{no_options, output, Command, Outcome, Row};
 use crate::base::logging;
 use crate::base::units;
 use crate::config::Config;
-use crate::daemon::status::{Drill, Status, BEAT};
+use crate::daemon::{Drill, Status, BEAT};
 use crate::schedule::Schedule;
+
+pub(super) const ROW: Row = Row {
+    name: "health",
+    options: "",
+    summary: "say whether the daemon and its backups are well; reads a file, asks no server",
+    details: "
+The exit status is 0 while the daemon is alive and its newest backup is young enough, else 1.
+",
+    parse: |parser| no_options(parser, Command::Health),
+};
 
 /// A daemon that has been silent for longer hangs, or is not there.
 const LONGEST_SILENCE: Duration = BEAT.saturating_mul(3);
 
-/// Prints one sentence, and answers whether the daemon and its backups are well.
-///
-/// # Errors
-/// Where there is no schedule.
-pub fn command(config: &Config) -> Result<bool> {
-    let interval = config.interval()?;
-    let path = Status::path(config);
-    let verdict = match Status::read(&path) {
-        Some(status) => verdict(&status, &interval.schedule, &Local, Utc::now()),
-        None => Err(format!("there is no status file {}: the daemon is not running", path.display())),
+pub(super) fn command(config: &Config) -> Result<Outcome> {
+    let plan = config.plan()?;
+    let verdict = match Status::read(&plan.status_path) {
+        Some(status) => verdict(&status, &plan.interval.schedule, &Local, Utc::now()),
+        None => {
+            let path = plan.status_path.display();
+            Err(format!("there is no status file {path}: the daemon is not running"))
+        }
     };
     let (word, sentence) = match &verdict {
         Ok(sentence) => ("healthy", sentence),
         Err(sentence) => ("unhealthy", sentence),
     };
-    println!("{word}: {}", logging::one_line(sentence));
-    Ok(verdict.is_ok())
+    output::line(format_args!("{word}: {}", logging::one_line(sentence)))?;
+    Ok(Outcome::of(verdict.is_ok()))
 }
 
 /// Healthy is a daemon that gives signs of life and whose newest backup is not older than the fire time
@@ -94,7 +103,7 @@ fn show(time: DateTime<Utc>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::status::{Failure, Newest};
+    use crate::daemon::{Failure, Newest};
 
     fn at(time: &str) -> DateTime<Utc> {
         format!("2026-11-{}Z", time.replace(' ', "T")).parse().unwrap()

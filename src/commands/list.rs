@@ -5,100 +5,115 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use chrono::{DateTime, SecondsFormat, Utc};
+use lexopt::prelude::*;
 use serde_json::json;
 
+use super::{output, said, unexpected, Command, Outcome, Row};
 use crate::base::units;
-use crate::config::Config;
-use crate::s3::Client;
-use crate::store::key::{self as catalog, Backup};
-use crate::store::retention::{self, Decision};
+use crate::jobs::Job;
+use crate::store::{self, Backup, Decision};
 
-/// A line: a backup, whose it is, and what becomes of it. Another database's pgkeep has a retention of its own,
+pub(super) const ROW: Row = Row {
+    name: "list",
+    options: "[--all] [--json]",
+    summary: "list this database's backups, the oldest first, and when they expire",
+    details: "
+  --all    those of every database below S3_PATH
+  --json   for a script
+",
+    parse,
+};
+
+/// The options of `pgkeep list`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Of every database below the path.
+    pub all: bool,
+    /// For a script.
+    pub json: bool,
+}
+
+fn parse(parser: &mut lexopt::Parser) -> Result<Command, String> {
+    let mut options = Options::default();
+    while let Some(argument) = parser.next().map_err(said)? {
+        match argument {
+            Long("all") => options.all = true,
+            Long("json") => options.json = true,
+            other => return Err(unexpected(other)),
+        }
+    }
+    Ok(Command::List(options))
+}
+
+/// A backup of a database, and what becomes of it. Another database's pgkeep has a retention of its own,
 /// which is unknown here.
-struct Row<'a> {
+struct Line<'a> {
     database: &'a str,
     backup: &'a Backup,
     decision: Option<&'a Decision>,
 }
 
-/// This database's backups, the oldest first.
-///
-/// # Errors
-/// Where the bucket cannot be listed.
-pub fn backups(config: &Config, s3: &Client) -> Result<Vec<Backup>> {
-    let catalog = config.catalog();
-    let objects = s3.list_objects(catalog.prefix()).context("cannot list the backups")?;
-    Ok(catalog.backups(objects))
-}
-
-/// Prints this database's backups, the oldest first, or (`all`) those of every database below the path.
-///
-/// # Errors
-/// Where the bucket cannot be listed.
-pub fn command(config: &Config, s3: &Client, all: bool, json: bool) -> Result<()> {
-    let (own, path) = (&config.database, &config.s3.path);
-    let catalog = config.catalog();
-    let folder = if path.is_empty() { String::new() } else { format!("{path}/") };
-    let prefix = if all { &folder } else { catalog.prefix() };
-    let objects = s3.list_objects(prefix).context("cannot list the backups")?;
-    let found: BTreeMap<String, Vec<Backup>> = match all {
-        true => catalog::by_database(path, objects),
-        false => [(own.clone(), catalog.backups(objects))].into(),
+pub(super) fn command(job: &Job, options: &Options) -> Result<Outcome> {
+    let (own, store) = (&job.database, &job.store);
+    let found: BTreeMap<String, Vec<Backup>> = match options.all {
+        true => store.list_all().context("cannot list the backups")?,
+        false => [(own.clone(), store.list().context("cannot list the backups")?)].into(),
     };
     let now = Utc::now();
-    let plan = retention::plan(found.get(own).map_or(&[], Vec::as_slice), config.retention, now);
+    let plan = store::plan(found.get(own).map_or(&[], Vec::as_slice), job.retention, now);
     let decided: BTreeMap<&str, &Decision> =
         plan.iter().map(|decision| (decision.backup.key.as_str(), decision)).collect();
-    let rows: Vec<Row<'_>> = found
+    let lines: Vec<Line<'_>> = found
         .iter()
         .flat_map(|(database, backups)| backups.iter().map(move |backup| (database, backup)))
-        .map(|(database, backup)| Row {
+        .map(|(database, backup)| Line {
             database,
             backup,
             decision: decided.get(backup.key.as_str()).copied(),
         })
         .collect();
-    if json {
-        println!("{:#}", rows.iter().map(as_json).collect::<serde_json::Value>());
-        return Ok(());
+    if options.json {
+        let lines = lines.iter().map(as_json).collect::<serde_json::Value>();
+        output::line(format_args!("{lines:#}"))?;
+        return Ok(Outcome::Done);
     }
-    print_table(&rows, all, now);
-    let backups = units::count(rows.len(), "backup");
-    let whose = match all {
-        true => format!("{backups} of {}", units::count(found.len(), "database")),
-        false => format!("{backups} of database \"{own}\""),
+    print_table(&lines, options.all, now)?;
+    let backups = units::count(lines.len(), "backup");
+    let (whose, place) = match options.all {
+        true => (units::count(found.len(), "database"), store.location_of_all()),
+        false => (format!("database \"{own}\""), store.location()),
     };
-    let total = rows.iter().map(|row| row.backup.size).sum();
-    println!("{whose} at {}…, {}", s3.place(prefix), units::bytes(total));
-    Ok(())
+    let total = lines.iter().map(|line| line.backup.size).sum();
+    output::line(format_args!("{backups} of {whose} at {place}, {}", units::bytes(total)))?;
+    Ok(Outcome::Done)
 }
 
-fn print_table(rows: &[Row<'_>], all: bool, now: DateTime<Utc>) {
-    // A name may hold what a terminal obeys.
-    let shown = |name: &str| name.replace(char::is_control, "\u{fffd}");
-    let width = rows.iter().map(|row| row.database.chars().count()).max().unwrap_or(0).max("DATABASE".len());
+fn print_table(lines: &[Line<'_>], all: bool, now: DateTime<Utc>) -> Result<()> {
+    let width =
+        lines.iter().map(|line| line.database.chars().count()).max().unwrap_or(0).max("DATABASE".len());
     let column = |name: &str| if all { format!("{name:<width$}  ") } else { String::new() };
     let head = column("DATABASE");
-    println!(
+    output::line(format_args!(
         "{head}{:<20} {:>10} {:>10}  {:<6}  {:<25}  KEY",
         "TIME (UTC)", "AGE", "SIZE", "FORMAT", "RETENTION"
-    );
-    for Row { database, backup, decision } in rows {
+    ))?;
+    for Line { database, backup, decision } in lines {
         let age: Duration = (now - backup.time).to_std().unwrap_or_default();
-        println!(
+        output::line(format_args!(
             "{}{:<20} {:>10} {:>10}  {:<6}  {:<25}  {}",
-            column(&shown(database)),
+            column(&units::printable(database)),
             backup.time.format("%Y-%m-%d %H:%M:%S").to_string(),
             units::duration(age),
             units::bytes(backup.size),
             backup.format.to_string(),
             decision.map_or("-".into(), Decision::verdict),
             backup.key
-        );
+        ))?;
     }
+    Ok(())
 }
 
-fn as_json(Row { database, backup, decision }: &Row<'_>) -> serde_json::Value {
+fn as_json(Line { database, backup, decision }: &Line<'_>) -> serde_json::Value {
     let rfc3339 = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Secs, true);
     json!({
         "key": backup.key,

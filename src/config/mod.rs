@@ -1,279 +1,268 @@
-//! Environment → [`Config`]. Every problem is found before anything starts, and all are reported at once.
+//! Environment → what is to be done. The only reader of variables. Every problem is found before anything starts, and
+//! all are reported at once.
 
 mod reader;
+mod values;
+mod variables;
 
 use std::env;
-use std::ffi::OsString;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, Result};
 use log::LevelFilter;
-use rusty_s3::Bucket;
+use rusty_s3::{Bucket, UrlStyle};
 use ureq::tls::Certificate;
 use url::Url;
 
-use crate::base::secret::{Redactor, Secret, MASK};
-use crate::base::units;
-use crate::config::reader::Reader;
-use crate::postgres::conninfo::Conninfo;
-use crate::schedule::Schedule;
-use crate::store::key::{Catalog, Format};
-use crate::store::retention::Policy;
+use self::reader::Reader;
+pub use self::variables::{Absent, Variable, VARIABLES};
+use crate::base::secret::{Redactor, Secret};
+use crate::base::shutdown::Shutdown;
+use crate::daemon::{self, OnStart, Status};
+use crate::jobs::Job;
+use crate::postgres::{Conninfo, Format};
+use crate::s3::{Client, S3Config};
+use crate::schedule::Interval;
+use crate::store::{Policy, Store};
 
-/// All variables, for the warning about others with pgkeep's own prefix.
-pub const VARIABLES: [&str; 23] = [
-    "POSTGRES_CONNECTION_STRING",
-    "S3_URL",
-    "S3_BUCKET",
-    "S3_PATH",
-    "S3_ACCESS_KEY",
-    "S3_SECRET_KEY",
-    "S3_REGION",
-    "S3_ADDRESSING_STYLE",
-    "S3_CA",
-    "S3_UPLOAD_CONCURRENCY",
-    "BACKUP_INTERVAL",
-    "BACKUP_ON_START",
-    "BACKUP_RETENTION_DAYS",
-    "BACKUP_FORMAT",
-    "BACKUP_DRILL_INTERVAL",
-    "BACKUP_DRILL_CONNECTION_STRING",
-    "BACKUP_LOCK_TIMEOUT",
-    "BACKUP_PG_BIN",
-    "BACKUP_COMPRESSION_LEVEL",
-    "BACKUP_THREADS",
-    "BACKUP_TEMP_DIR",
-    "BACKUP_LOG_LEVEL",
-    "TZ",
-];
+/// What the variables say, one by one: a field each.
+struct Settings {
+    connection: Option<Conninfo>,
+    bucket: String,
+    access_key: String,
+    secret_key: Secret,
+    interval: Option<Interval>,
+    url: Option<Url>,
+    path: String,
+    region: String,
+    style: Option<UrlStyle>,
+    authorities: Option<Arc<Vec<Certificate<'static>>>>,
+    upload_concurrency: NonZeroUsize,
+    on_start: OnStart,
+    retention: Policy,
+    format: Format,
+    drill: Option<Conninfo>,
+    drill_interval: Option<Interval>,
+    lock_timeout: Duration,
+    client_directory: Option<PathBuf>,
+    compression_level: u32,
+    threads: NonZeroUsize,
+    temp_directory: PathBuf,
+    log_level: LevelFilter,
+    time_zone: Option<String>,
+}
 
-/// The whole configuration. `Debug` shows no secret.
-#[derive(Clone, Debug)]
+/// The whole configuration.
 pub struct Config {
+    settings: Settings,
     /// How to reach the database; always names one.
-    pub connection: Conninfo,
+    connection: Conninfo,
     /// The database's name.
     pub database: String,
-    /// Where backups go.
-    pub s3: S3Config,
-    /// When the daemon backs up.
-    interval: Option<Interval>,
-    /// Whether it does so at its start too.
-    pub on_start: OnStart,
-    /// How long backups are kept.
-    pub retention: Policy,
-    /// What backups are made in.
-    pub format: Format,
-    /// The server for drills, and when the daemon has one.
-    pub drill: Option<Conninfo>,
-    drill_interval: Option<Interval>,
-    /// How long pg_dump waits for the lock of a table.
-    pub lock_timeout: Duration,
-    /// The one place to look for PostgreSQL's clients, where it was given.
-    pub client_directory: Option<PathBuf>,
-    /// gzip's level, from 1 (fast) to 9 (small).
-    pub compression_level: u32,
-    /// How many threads compress.
-    pub threads: NonZeroUsize,
-    /// How many parts are uploaded at a time.
-    pub upload_concurrency: NonZeroUsize,
-    /// Where the spool and the status file are made.
-    pub temp_directory: PathBuf,
-    /// What the log shows.
-    pub log_level: LevelFilter,
-    /// The `TZ` in force; the system's local time where it is absent.
-    pub time_zone: Option<String>,
-    /// Variables that look like pgkeep's and are not: probably misspelt.
+    s3: S3Config,
+    /// The effective configuration, a line a variable, secrets masked.
+    pub lines: Vec<String>,
+    /// A sentence about each variable that looks like pgkeep's and is not.
     pub unknown: Vec<String>,
 }
 
-/// `BACKUP_ON_START`: whether the daemon backs up before its first fire time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnStart {
-    /// Never.
-    #[default]
-    No,
-    /// Always, unless there is a backup from just now.
-    Yes,
-    /// If the newest backup is older than the last fire time.
-    Missed,
-}
-
-/// `BACKUP_INTERVAL` as written, and what it means.
-#[derive(Clone, Debug)]
-pub struct Interval {
-    /// The crontab(5) expression.
-    pub expression: String,
-    /// Its meaning.
-    pub schedule: Schedule,
-}
-
-/// Where backups go, and the right to put them there.
-#[derive(Clone, Debug)]
-pub struct S3Config {
-    /// The endpoint as it was given; AWS where it was not.
-    pub url: Option<Url>,
-    /// Endpoint, name, region and addressing style.
-    pub bucket: Bucket,
-    /// `S3_PATH` without slashes at its ends.
-    pub path: String,
-    /// The access key's id.
-    pub access_key: String,
-    /// The key that signs.
-    pub secret_key: Secret,
-    /// The authorities whose word on the endpoint's certificate counts; the system's where none are given.
-    pub authorities: Option<Arc<Vec<Certificate<'static>>>>,
-}
-
 impl Config {
-    /// Reads the environment; `daemon` needs a schedule.
+    /// Takes pgkeep's variables out of the environment; `daemon` needs a schedule. Call it while there is one thread.
     ///
     /// # Errors
     /// One sentence a problem: the variable, what is wrong with it, and an example of a right value.
     pub fn load(daemon: bool) -> Result<Self, Vec<String>> {
-        let names = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-        Self::read(&|name| env::var_os(name), names.collect(), daemon)
+        Self::read(Reader::take(), daemon)
     }
 
-    fn read(
-        variable: &dyn Fn(&str) -> Option<OsString>,
-        names: Vec<String>,
-        daemon: bool,
-    ) -> Result<Self, Vec<String>> {
-        let mut from = Reader { variable, problems: Vec::new() };
-        let log_level = from.log_level();
-        let time_zone = from.time_zone();
-        let connection = from.connection();
-        let s3 = from.s3();
-        let interval = from.interval(daemon);
-        let on_start = from.on_start();
-        let retention = from.retention();
-        let format = from.format();
-        let drill = from.drill_connection();
-        let drill_interval = from.drill_interval(drill.is_some());
-        let lock_timeout = from.lock_timeout();
-        let client_directory = from.client_directory();
-        let temp_directory = from.temp_directory();
-        let compression_level = from.compression_level();
-        let threads = from.threads();
-        let upload_concurrency = from.upload_concurrency();
-        let (Some((connection, database)), Some(s3), true) = (connection, s3, from.problems.is_empty())
-        else {
-            return Err(from.problems);
-        };
-        let known = |name: &str| VARIABLES.contains(&name.strip_suffix("_FILE").unwrap_or(name));
-        let unknown = names.into_iter().filter(|name| name.starts_with("BACKUP_") && !known(name)).collect();
-        Ok(Config {
-            connection,
-            database,
-            s3,
-            interval,
-            on_start,
-            retention,
-            format,
-            drill,
-            drill_interval,
-            lock_timeout,
-            client_directory,
-            compression_level,
-            threads,
-            upload_concurrency,
-            temp_directory,
-            log_level,
-            time_zone,
-            unknown,
+    fn read(mut from: Reader, daemon: bool) -> Result<Self, Vec<String>> {
+        let mut settings = Settings::default();
+        let mut lines = Vec::new();
+        for variable in VARIABLES {
+            let name = variable.name;
+            lines.push(match (from.read(variable, daemon, &mut settings), &variable.absent) {
+                (true, _) => format!("{name} = {}", (variable.show)(&settings)),
+                (false, Absent::Off(meaning)) => format!("{name} = (not set: {meaning})"),
+                (false, _) => format!("{name} = (not set)"),
+            });
+        }
+        let unknown = from.unknown();
+        match settings.together(&mut from) {
+            Some((connection, database, s3)) if from.problems.is_empty() => {
+                lines.push(format!("the bucket is at {}", s3.bucket.base_url()));
+                Ok(Config { settings, connection, database, s3, lines, unknown })
+            }
+            _ => Err([from.problems, unknown].concat()),
+        }
+    }
+
+    /// What is to be done for the database.
+    pub fn job(&self, shutdown: &Shutdown) -> Job {
+        let of = &self.settings;
+        let client = Client::new(&self.s3, shutdown.clone());
+        Job {
+            database: self.database.clone(),
+            connection: self.connection.clone(),
+            drill: of.drill.clone(),
+            store: Store::new(client, &of.path, &self.database),
+            format: of.format,
+            retention: of.retention,
+            lock_timeout: of.lock_timeout,
+            client_directory: of.client_directory.clone(),
+            compression_level: of.compression_level,
+            threads: of.threads,
+            upload_concurrency: of.upload_concurrency,
+            temp_directory: of.temp_directory.clone(),
+            redactor: self.redactor(),
+            shutdown: shutdown.clone(),
+            listeners: Vec::new(),
+        }
+    }
+
+    /// When the daemon does what.
+    ///
+    /// # Errors
+    /// If the configuration was loaded for a command that needs no schedule, and has none.
+    pub fn plan(&self) -> Result<daemon::Plan> {
+        Ok(daemon::Plan {
+            interval: self.interval().context("BACKUP_INTERVAL is missing")?.clone(),
+            on_start: self.settings.on_start,
+            drill_interval: self.settings.drill_interval.clone(),
+            status_path: Status::path(&self.settings.temp_directory, &self.database),
         })
     }
 
-    /// When to back up.
-    ///
-    /// # Errors
-    /// Where the command that it was loaded for needs no schedule.
-    pub fn interval(&self) -> anyhow::Result<&Interval> {
-        self.interval.as_ref().context("BACKUP_INTERVAL is missing")
+    /// When the daemon backs up.
+    pub fn interval(&self) -> Option<&Interval> {
+        self.settings.interval.as_ref()
     }
 
-    /// When the daemon is to have a drill, if ever.
-    pub fn drill_interval(&self) -> Option<&Interval> {
-        self.drill_interval.as_ref()
+    /// What the log shows.
+    pub fn log_level(&self) -> LevelFilter {
+        self.settings.log_level
     }
 
-    /// The names of this database's backups.
-    pub fn catalog(&self) -> Catalog {
-        Catalog::new(&self.s3.path, &self.database)
+    /// The time zone of the schedule, if it is not the system's.
+    pub fn time_zone(&self) -> Option<&str> {
+        self.settings.time_zone.as_deref()
     }
 
     /// Masks the configured secrets in texts from outside.
-    pub fn redactor(&self) -> Redactor {
+    fn redactor(&self) -> Redactor {
         let inherited = env::var("PGPASSWORD").ok().map(Secret::new);
-        let drill = self.drill.as_ref().and_then(Conninfo::password).cloned();
+        let drill = self.settings.drill.as_ref().and_then(Conninfo::password).cloned();
         let secrets =
             [self.connection.password().cloned(), drill, Some(self.s3.secret_key.clone()), inherited];
         Redactor::new(secrets.into_iter().flatten())
     }
+}
 
-    /// The effective configuration, a line a variable, secrets masked.
-    pub fn lines(&self) -> Vec<String> {
-        let style = match self.s3.bucket.base_url().path().trim_matches('/').ends_with(self.s3.bucket.name())
-        {
-            true => "path",
-            false => "virtual",
-        };
-        let interval = self.interval.as_ref().map_or("(not set)", |interval| &interval.expression);
-        let url = self.s3.url.as_ref().map_or("(not set: AWS)", Url::as_str);
-        let authorities = match &self.s3.authorities {
-            Some(given) => units::count(given.len(), "certificate"),
-            None => "(not set: the system's)".into(),
-        };
-        let drill = match (&self.drill, &self.drill_interval) {
-            (Some(drill), Some(interval)) => format!("{} on {}", interval.expression, drill.masked()),
-            (Some(drill), None) => format!("(only by hand) on {}", drill.masked()),
-            (None, _) => "(not set)".into(),
-        };
-        let clients = self.client_directory.as_deref().map_or("(searched)".into(), Path::to_string_lossy);
-        vec![
-            format!("POSTGRES_CONNECTION_STRING = {}", self.connection.masked()),
-            format!("S3_URL = {url} (bucket at {})", self.s3.bucket.base_url()),
-            format!("S3_BUCKET = {}", self.s3.bucket.name()),
-            format!("S3_PATH = {} (backups at {}…)", self.s3.path, self.catalog().prefix()),
-            format!("S3_ACCESS_KEY = {MASK}, S3_SECRET_KEY = {MASK}"),
-            format!("S3_REGION = {}, S3_ADDRESSING_STYLE = {style}", self.s3.bucket.region()),
-            format!("S3_CA = {authorities}"),
-            format!("BACKUP_INTERVAL = {interval}"),
-            format!("BACKUP_ON_START = {}", self.on_start.name()),
-            match self.retention.days {
-                Some(days) => format!("BACKUP_RETENTION_DAYS = {days}"),
-                None => "BACKUP_RETENTION_DAYS = (not set: every backup is kept)".into(),
-            },
-            format!("BACKUP_FORMAT = {}", self.format),
-            format!("BACKUP_DRILL_INTERVAL = {drill}"),
-            format!("BACKUP_LOCK_TIMEOUT = {}", units::duration(self.lock_timeout)),
-            format!("BACKUP_PG_BIN = {clients}"),
-            format!(
-                "BACKUP_COMPRESSION_LEVEL = {}, BACKUP_THREADS = {}",
-                self.compression_level, self.threads
-            ),
-            format!("S3_UPLOAD_CONCURRENCY = {}", self.upload_concurrency),
-            format!("BACKUP_TEMP_DIR = {}", self.temp_directory.display()),
-            format!("BACKUP_LOG_LEVEL = {}", self.log_level.as_str().to_lowercase()),
-            format!("TZ = {}", self.time_zone.as_deref().unwrap_or("(not set: the system's local time)")),
-        ]
+impl Default for Settings {
+    /// What holds before any variable is read. Most defaults are in the table.
+    fn default() -> Self {
+        // As many as this process may use, by its affinity and its control group's quota.
+        let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        Settings {
+            connection: None,
+            bucket: String::new(),
+            access_key: String::new(),
+            secret_key: Secret::new(""),
+            interval: None,
+            url: None,
+            path: String::new(),
+            region: String::new(),
+            style: None,
+            authorities: None,
+            upload_concurrency: NonZeroUsize::MIN,
+            on_start: OnStart::No,
+            retention: Policy { days: None },
+            format: Format::Plain,
+            drill: None,
+            drill_interval: None,
+            lock_timeout: Duration::ZERO,
+            client_directory: None,
+            compression_level: 0,
+            threads: NonZeroUsize::new(processors.min(values::MOST_THREADS)).expect("from 1"),
+            temp_directory: env::temp_dir(),
+            log_level: LevelFilter::Info,
+            time_zone: None,
+        }
     }
 }
 
-impl OnStart {
-    pub(crate) const ALL: [OnStart; 3] = [OnStart::No, OnStart::Yes, OnStart::Missed];
-
-    /// The variable's value.
-    pub fn name(self) -> &'static str {
-        match self {
-            OnStart::No => "false",
-            OnStart::Yes => "true",
-            OnStart::Missed => "missed",
+impl Settings {
+    /// What must hold between variables: the connection with its database, and the bucket.
+    fn together(&self, from: &mut Reader) -> Option<(Conninfo, String, S3Config)> {
+        if self.drill_interval.is_some() && !from.is_set("BACKUP_DRILL_CONNECTION_STRING") {
+            let remedy = "name the server to restore to; the source server too has to be named";
+            from.problem(
+                "BACKUP_DRILL_INTERVAL",
+                "is set, and BACKUP_DRILL_CONNECTION_STRING is not",
+                remedy,
+            );
         }
+        let (connection, s3) = (self.named_connection(from), self.s3(from));
+        let (connection, database) = connection?;
+        Some((connection, database, s3?))
+    }
+
+    /// The connection and its database's name, which libpq takes from PGDATABASE too, and else is the user's.
+    fn named_connection(&self, from: &mut Reader) -> Option<(Conninfo, String)> {
+        let mut connection = self.connection.clone()?;
+        let given = |keyword: &str| connection.get(keyword).map(str::to_owned);
+        let database = given("dbname").or_else(|| from.inherited("PGDATABASE"));
+        let database = database.or_else(|| given("user")).or_else(|| from.inherited("PGUSER"));
+        let Some(database) = database else {
+            let example = format!("for example {}", variables::CONNECTION);
+            from.problem("POSTGRES_CONNECTION_STRING", "names no database", &example);
+            return None;
+        };
+        connection.set("dbname", &database);
+        Some((connection, database))
+    }
+
+    fn s3(&self, from: &mut Reader) -> Option<S3Config> {
+        if self.bucket.is_empty() || self.region.is_empty() {
+            // Said already.
+            return None;
+        }
+        let region = &self.region;
+        let aws = || Url::parse(&format!("https://s3.{region}.amazonaws.com"));
+        let Ok(url) = self.url.clone().map_or_else(aws, Ok) else {
+            from.problem("S3_REGION", "is not the name of a region", "for example S3_REGION=eu-central-1");
+            return None;
+        };
+        let style = self.style.unwrap_or_else(|| default_style(&url, &self.bucket));
+        match Bucket::new(url, style, self.bucket.clone(), region.clone()) {
+            Ok(bucket) => Some(S3Config {
+                url: self.url.clone(),
+                bucket,
+                access_key: self.access_key.clone(),
+                secret_key: self.secret_key.clone(),
+                authorities: self.authorities.clone(),
+            }),
+            Err(problem) => {
+                let what = format!("and S3_BUCKET give no address: {problem}");
+                from.problem("S3_URL", &what, "a host that is a number needs S3_ADDRESSING_STYLE=path");
+                None
+            }
+        }
+    }
+}
+
+/// AWS itself wants the bucket in the host name, unless its certificate would not cover it: a name
+/// with dots. Everything else is reached by path.
+fn default_style(url: &Url, bucket: &str) -> UrlStyle {
+    let host = url.host_str().unwrap_or_default();
+    let aws = host.ends_with(".amazonaws.com") || host.ends_with(".amazonaws.com.cn");
+    if aws && !bucket.contains('.') {
+        UrlStyle::VirtualHost
+    } else {
+        UrlStyle::Path
     }
 }
 

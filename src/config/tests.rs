@@ -13,24 +13,20 @@ const GOOD: [(&str, &str); 5] = [
 
 /// Reads the good configuration with some variables changed; an empty value takes one away.
 fn read(changes: &[(&str, &str)]) -> Result<Config, Vec<String>> {
-    let all: Vec<(&str, &str)> = changes.iter().chain(&GOOD).copied().collect();
-    let variable = |name: &str| {
-        let (_, value) = all.iter().find(|(known, _)| *known == name)?;
-        Some(OsString::from(value))
-    };
-    let names = all.iter().map(|(name, _)| (*name).to_owned()).collect();
-    Config::read(&variable, names, true)
+    let unchanged = GOOD.iter().filter(|(name, _)| changes.iter().all(|(changed, _)| changed != name));
+    let all = changes.iter().chain(unchanged).map(|(name, value)| ((*name).into(), (*value).into()));
+    Config::read(Reader::new(all), true)
 }
 
 fn only_problem(changes: &[(&str, &str)]) -> String {
-    let problems = read(changes).expect_err("a problem");
+    let problems = read(changes).err().expect("a problem");
     assert_eq!(problems.len(), 1, "{problems:?}");
     problems.into_iter().next().unwrap()
 }
 
 #[test]
 fn all_that_is_missing_is_reported_at_once() {
-    let problems = read(&GOOD.map(|(name, _)| (name, ""))).unwrap_err();
+    let problems = read(&GOOD.map(|(name, _)| (name, ""))).err().unwrap();
     assert_eq!(problems.len(), 5);
     for (name, _) in GOOD {
         let said = problems.iter().find(|problem| problem.starts_with(name)).expect(name);
@@ -47,7 +43,7 @@ fn each_problem_names_its_variable_and_a_right_value() {
         ("S3_URL", "http://host/?x", "? or #"),
         ("S3_BUCKET", "my/bucket", "S3_PATH"),
         ("S3_BUCKET", "ab", "3 to 63"),
-        ("S3_PATH", "a b", "S3_PATH=backups"),
+        ("S3_PATH", "a b", "S3_PATH=production"),
         ("S3_PATH", "a/../b", "single slashes"),
         ("S3_PATH", "a//b", "single slashes"),
         ("S3_ADDRESSING_STYLE", "dns", "path nor virtual"),
@@ -94,7 +90,7 @@ fn a_value_can_come_from_a_file_but_not_from_both() {
 
 #[test]
 fn every_variable_can_come_from_a_file() {
-    for name in VARIABLES {
+    for Variable { name, .. } in VARIABLES {
         let by_file = format!("{name}_FILE");
         let problem = only_problem(&[(name, ""), (&by_file, "/nowhere")]);
         assert!(problem.starts_with(&by_file), "{problem}");
@@ -116,10 +112,36 @@ fn aws_is_reached_by_host_and_others_by_path() {
 #[test]
 fn the_effective_configuration_shows_no_secret() {
     let config = read(&[("BACKUP_RETENTION", "7")]).unwrap();
-    let shown = config.lines().join("\n") + &format!("{config:?}");
+    let shown = config.lines.join("\n");
     assert!(!shown.contains("hush"), "{shown}");
     assert!(shown.contains("password=***") && shown.contains("dbname='shop'"), "{shown}");
-    assert_eq!(config.unknown, ["BACKUP_RETENTION"]);
+    assert!(config.unknown[0].starts_with("BACKUP_RETENTION is not a variable"), "{:?}", config.unknown);
+}
+
+#[test]
+fn a_misspelt_variable_is_named_with_the_one_that_was_meant() {
+    for (name, meant) in [
+        ("S3_ENDPOINT", "S3_URL"),
+        ("S3_PREFIX", "S3_PATH"),
+        ("S3_SECRET_KEY_FIL", "S3_SECRET_KEY"),
+        ("POSTGRES_URL", "POSTGRES_CONNECTION_STRING"),
+        ("POSTGRES_CONECTION_STRING_FILE", "POSTGRES_CONNECTION_STRING"),
+        ("BACKUP_RETENTION_DAY", "BACKUP_RETENTION_DAYS"),
+        ("BACKUP_SCHEDULE", "BACKUP_INTERVAL"),
+    ] {
+        let unknown = read(&[(name, "x")]).unwrap().unknown;
+        let expected =
+            format!("{name} is not a variable of pgkeep and does nothing: did you mean {meant}? pgkeep");
+        assert!(unknown.len() == 1 && unknown[0].starts_with(&expected), "{unknown:?}");
+    }
+    // Somebody else's: those of PostgreSQL's image, and those by which Kubernetes describes a service.
+    for name in ["POSTGRES_PASSWORD", "POSTGRES_USER_FILE", "POSTGRES_SERVICE_HOST", "S3_PORT_9000_TCP_ADDR"]
+    {
+        assert_eq!(read(&[(name, "x")]).unwrap().unknown, [] as [&str; 0]);
+    }
+    // Beside what is wrong because of it.
+    let problems = read(&[("S3_BUCKET", ""), ("S3_BUCKETS", "x")]).err().unwrap();
+    assert!(problems.len() == 2 && problems[1].contains("did you mean S3_BUCKET?"), "{problems:?}");
 }
 
 #[test]
@@ -137,7 +159,7 @@ fn whatever_is_in_the_files_is_taken_or_refused_and_never_told() {
         ["HUSH", "14", "custom", "https://u:HUSH@h:9000/x", "0 3 * * *\n", "host=h dbname=x password=HUSH"];
     crate::base::fuzz::feed(&seeds, |text| {
         std::fs::write(file.path(), text).unwrap();
-        let name = VARIABLES[text.len() % VARIABLES.len()];
+        let name = VARIABLES[text.len() % VARIABLES.len()].name;
         let by_file = format!("{name}_FILE");
         // The others are no secrets, and are told so that they can be found.
         let secret = [

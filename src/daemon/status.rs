@@ -16,8 +16,9 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use log::warn;
 use serde_json::{json, Value};
 
-use crate::config::Config;
-use crate::store::key::{self as catalog, Backup};
+use crate::base::units;
+use crate::jobs::Event;
+use crate::store::{self, Backup};
 
 /// The daemon gives a sign of life at least this often.
 pub const BEAT: Duration = Duration::from_secs(60);
@@ -70,10 +71,43 @@ pub struct Failure {
     pub reason: String,
 }
 
+impl Failure {
+    /// Noticed now.
+    pub(super) fn now(failure: &anyhow::Error) -> Self {
+        Failure { time: Utc::now(), reason: format!("{failure:#}") }
+    }
+}
+
 impl Status {
-    /// Where the status of this configuration's daemon is.
-    pub fn path(config: &Config) -> PathBuf {
-        config.temp_directory.join(format!("pgkeep-{}.status.json", catalog::escape(&config.database)))
+    /// Where the status of a database's daemon is.
+    pub fn path(directory: &Path, database: &str) -> PathBuf {
+        directory.join(format!("pgkeep-{}.status.json", store::escape(database)))
+    }
+
+    /// Takes note of an event.
+    pub(super) fn hear(&mut self, event: &Event) {
+        match event {
+            Event::BackupSucceeded { backup, .. } => {
+                self.newest = Some(Newest::from(backup.clone()));
+                (self.running_since, self.broken_off) = (None, None);
+            }
+            Event::BackupFailed { failure } => {
+                self.failure = Some(Failure::now(failure));
+                (self.running_since, self.broken_off) = (None, None);
+            }
+            Event::DrillSucceeded { backup, took, counted, .. } => {
+                let result = format!("{} restored in {}: {counted}", backup.key, units::duration(*took));
+                self.drill = Some(Drill { time: Utc::now(), result: Ok(result) });
+            }
+            Event::DrillFailed { failure } => {
+                self.drill = Some(Drill { time: Utc::now(), result: Err(format!("{failure:#}")) });
+            }
+            Event::BackupStarted { .. }
+            | Event::Deleted { .. }
+            | Event::PruneFailed { .. }
+            | Event::DrillStarted { .. }
+            | Event::DrillStopped => {}
+        }
     }
 
     /// Reads the file; `None` where there is none, or none that makes sense.
@@ -144,7 +178,7 @@ fn text(value: &Value) -> Option<String> {
 
 /// The daemon's own status and its file. Clones share them.
 #[derive(Clone)]
-pub struct Keeper {
+pub struct StatusFile {
     shared: Arc<Shared>,
 }
 
@@ -153,7 +187,7 @@ struct Shared {
     status: Mutex<Status>,
 }
 
-impl Keeper {
+impl StatusFile {
     /// Begins with `status`.
     ///
     /// # Errors
@@ -162,7 +196,7 @@ impl Keeper {
         status.write(&path).with_context(|| {
             format!("cannot write {}: does BACKUP_TEMP_DIR name a directory for pgkeep?", path.display())
         })?;
-        Ok(Keeper { shared: Arc::new(Shared { path, status: Mutex::new(status) }) })
+        Ok(StatusFile { shared: Arc::new(Shared { path, status: Mutex::new(status) }) })
     }
 
     /// When the newest backup in the bucket was made.
@@ -251,7 +285,7 @@ mod tests {
     fn an_orderly_end_takes_the_file_away() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("status.json");
-        let keeper = Keeper::create(path.clone(), Status::default()).unwrap();
+        let keeper = StatusFile::create(path.clone(), Status::default()).unwrap();
         keeper.update(|status| status.next_fire = Some(Utc::now()));
         assert!(Status::read(&path).unwrap().alive > DateTime::UNIX_EPOCH);
         drop(keeper);

@@ -1,67 +1,40 @@
-//! The way back out of the bucket, proven on the way: every byte, gzip's checksum and length, the dump's own
+//! Decompressing, with the proof that the dump is whole: every byte, gzip's checksum and length, the dump's own
 //! end.
 
 use std::io::{self, BufRead, Read};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use anyhow::{anyhow, bail, ensure, Error, Result};
+use anyhow::{anyhow, ensure, Error, Result};
 use flate2::bufread::GzDecoder;
-use log::info;
 
-use crate::base::logging;
-use crate::base::progress::{self, rate};
-use crate::base::units;
-use crate::commands::list;
-use crate::config::Config;
-use crate::dump::ahead::ReadAhead;
-use crate::dump::proof::Witness;
-use crate::s3::{Client, S3Error};
-use crate::store::key::Backup;
-use crate::store::select;
+use super::proof::Witness;
+use crate::postgres::Format;
+use crate::s3::S3Error;
 
 /// Without the fields that pgkeep does not write (RFC 1952).
 const GZIP_HEADER: u64 = 10;
 /// What is decompressed in one piece.
 const PIECE: usize = 128 * 1024;
 
-/// Streams a backup out of the bucket: `fetched` gets the object's own bytes, `dump` the decompressed ones. The
-/// last piece of the dump is held back until all is proven, so that whoever reads it cannot take a damaged
-/// dump for a whole one. Answers with the dump's length in bytes.
+/// Decompresses an object of `size` bytes. `fetched` gets the object's own bytes, `dump` the decompressed ones. The
+/// last piece of the dump is held back until all is proven, so that its reader cannot take a damaged
+/// dump for a whole one. `counted` is the number of the object's bytes that are done. Returns the dump's length in
+/// bytes.
 ///
 /// # Errors
-/// Where the object cannot be read, where it is not a whole backup (with the byte at which that shows), and
-/// what `fetched` and `dump` answer.
-pub fn stream(
-    s3: &Client,
-    backup: &Backup,
-    what: &'static str,
-    fetched: impl FnMut(&[u8]) -> io::Result<()>,
-    dump: impl FnMut(&[u8]) -> Result<()>,
-) -> Result<u64> {
-    let object = s3.download(&backup.key)?;
-    let size = object.size;
-    ensure!(size == backup.size, "the object has {size} bytes, and was listed with {}", backup.size);
-    let counted = Arc::new(AtomicU64::new(0));
-    let shown = Arc::clone(&counted);
-    let _reporter =
-        progress::report(move |elapsed| line(what, shown.load(Ordering::Relaxed), size, elapsed))?;
-    unpack(ReadAhead::new(object)?, backup, &counted, fetched, dump)
-}
-
-/// The same from any source of the object's bytes; `counted` is how many of them are done.
-fn unpack(
+/// If the object cannot be read, or is not a whole backup (with the byte at which that shows), and
+/// what `fetched` and `dump` return.
+pub fn unpack(
     source: impl BufRead,
-    backup: &Backup,
+    format: Format,
+    size: u64,
     counted: &AtomicU64,
     fetched: impl FnMut(&[u8]) -> io::Result<()>,
     mut dump: impl FnMut(&[u8]) -> Result<()>,
 ) -> Result<u64> {
-    let size = backup.size;
     let tapped = Tapped { source, position: 0, seen: 0, tap: fetched };
     let mut gzip = GzDecoder::new(tapped);
-    let mut witness = Witness::new(backup.format);
+    let mut witness = Witness::new(format);
     let (mut piece, mut held) = (vec![0; PIECE], vec![0; PIECE]);
     let mut held_length = 0;
     loop {
@@ -145,72 +118,9 @@ fn explain(problem: io::Error, position: u64, size: u64) -> Error {
     }
 }
 
-fn line(what: &str, done: u64, size: u64, elapsed: Duration) -> String {
-    let share = done as f64 / size.max(1) as f64;
-    let left = match share > 0.0 {
-        true => {
-            let left = Duration::from_secs_f64(elapsed.as_secs_f64() * (1.0 - share) / share);
-            format!("about {} left", units::duration(left))
-        }
-        false => "waiting".into(),
-    };
-    format!(
-        "{what} for {}: {} of {} ({:.0} %, {}), {left}",
-        units::duration(elapsed),
-        units::bytes(done),
-        units::bytes(size),
-        100.0 * share,
-        rate(done, elapsed)
-    )
-}
-
-/// `pgkeep verify`: proves a backup, or all of this database's; each is a line of the log.
-///
-/// # Errors
-/// Where one is not whole.
-pub fn command(config: &Config, s3: &Client, which: Option<&str>) -> Result<()> {
-    let backups = match which {
-        Some(which) => vec![select::find(config, s3, which)?.backup],
-        None => list::backups(config, s3)?,
-    };
-    ensure!(!backups.is_empty(), "there is no backup of database \"{}\"", config.database);
-    let mut bad = 0;
-    for backup in &backups {
-        let started = Instant::now();
-        match stream(s3, backup, "verifying", |_| Ok(()), |_| Ok(())) {
-            Ok(dumped) => info!(
-                "{} is whole: {}, {} uncompressed; read in {} ({})",
-                s3.place(&backup.key),
-                units::bytes(backup.size),
-                units::bytes(dumped),
-                units::duration(started.elapsed()),
-                rate(backup.size, started.elapsed())
-            ),
-            Err(failure) => {
-                // What S3 does not give says nothing about the backup.
-                let unread = failure.chain().any(|cause| cause.is::<S3Error>());
-                let verdict = if unread { "could not be read" } else { "is not a whole backup" };
-                let verdict = format!("{} {verdict}", s3.place(&backup.key));
-                if backups.len() == 1 {
-                    return Err(failure.context(verdict));
-                }
-                bad += 1;
-                logging::failure(&verdict, &failure);
-            }
-        }
-    }
-    match bad {
-        0 if backups.len() > 1 => info!("all {} are whole", units::count(backups.len(), "backup")),
-        0 => {}
-        _ => bail!("{bad} of {} are not proven whole", units::count(backups.len(), "backup")),
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::key::Format;
     use flate2::write::GzEncoder;
     use flate2::Compression;
     use std::io::Write;
@@ -226,12 +136,10 @@ mod tests {
     /// What of a plain dump is passed on, of its object, and how it ends.
     fn unpacked(object: &[u8], source: impl BufRead) -> (Vec<u8>, Vec<u8>, Result<u64>) {
         let size = object.len() as u64;
-        let backup =
-            Backup { key: "k".into(), time: chrono::DateTime::UNIX_EPOCH, format: Format::Plain, size };
         let (mut raw, mut text) = (Vec::new(), Vec::new());
         let fetched = |bytes: &[u8]| raw.write_all(bytes);
         let dump = |bytes: &[u8]| Ok(text.write_all(bytes)?);
-        let ended = unpack(source, &backup, &AtomicU64::new(0), fetched, dump);
+        let ended = unpack(source, Format::Plain, size, &AtomicU64::new(0), fetched, dump);
         (raw, text, ended)
     }
 

@@ -1,6 +1,6 @@
 //! What shows that a dump is whole: its first bytes, and the end marker that pg_dump writes last.
 
-use crate::store::key::Format;
+use crate::postgres::Format;
 
 /// What pg_dump's plain format ends with, and what may follow: `\unrestrict` with its key.
 const END_MARKER: &[u8] = b"\n-- PostgreSQL database dump complete\n";

@@ -5,17 +5,17 @@
 //! each part that is in the bucket a hole is punched: the disk holds what is not uploaded yet.
 
 use std::fs::{File, Permissions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, PermissionsExt};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::Path;
 use std::sync::mpsc::Sender;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use log::info;
 use md5::{Digest, Md5};
-use rustix::fs::{fallocate, statvfs, FallocateFlags};
+use rustix::fs::statvfs;
+
+use crate::s3::{Part, Source};
 
 /// The bytes that are free in `directory`; none where the system does not say.
 pub fn free_space(directory: &Path) -> Option<u64> {
@@ -34,30 +34,9 @@ pub fn unnamed_file(directory: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// A piece of the spool that will not change any more.
-#[derive(Clone, Debug)]
-pub struct Part {
-    /// S3's part number, from 1.
-    pub number: u32,
-    /// The checksum of its bytes.
-    pub md5: [u8; 16],
-    /// Bytes.
-    pub length: u64,
-    offset: u64,
-    spool: Arc<Shared>,
-}
-
-#[derive(Debug)]
-struct Shared {
-    file: File,
-    directory: PathBuf,
-    /// Whether it was said that space cannot be given back.
-    only_grows: AtomicBool,
-}
-
 /// The writing end. Parts go to the channel as soon as they are full.
 pub struct Spool {
-    shared: Arc<Shared>,
+    source: Arc<Source>,
     part_size: u64,
     full: Sender<Part>,
     part: u32,
@@ -73,8 +52,8 @@ impl Spool {
     pub fn create(directory: &Path, part_size: u64, full: Sender<Part>) -> Result<Self> {
         let file = unnamed_file(directory)
             .with_context(|| format!("cannot make a temporary file in {}", directory.display()))?;
-        let shared = Shared { file, directory: directory.to_owned(), only_grows: AtomicBool::new(false) };
-        Ok(Spool { shared: Arc::new(shared), part_size, full, part: 1, length: 0, md5: Md5::new() })
+        let source = Source::new(file, directory.to_owned());
+        Ok(Spool { source: Arc::new(source), part_size, full, part: 1, length: 0, md5: Md5::new() })
     }
 
     /// Ends the writing and hands out the last part, which may be shorter than the others, or empty.
@@ -97,7 +76,7 @@ impl Spool {
             md5: std::mem::take(&mut self.md5).finalize().into(),
             length: self.length,
             offset: self.offset(),
-            spool: Arc::clone(&self.shared),
+            source: Arc::clone(&self.source),
         };
         self.part += 1;
         self.length = 0;
@@ -110,7 +89,7 @@ impl Write for Spool {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let room = usize::try_from(self.part_size - self.length).unwrap_or(usize::MAX);
         let bytes = &bytes[..bytes.len().min(room)];
-        self.shared.file.write_all_at(bytes, self.written())?;
+        self.source.file.write_all_at(bytes, self.written())?;
         self.md5.update(bytes);
         self.length += bytes.len() as u64;
         if self.length == self.part_size {
@@ -125,54 +104,12 @@ impl Write for Spool {
     }
 }
 
-impl Part {
-    /// Reads the part from its beginning; each call makes a reader of its own.
-    pub fn reader(&self) -> impl Read + '_ {
-        PartReader { part: self, position: 0 }
-    }
-
-    /// Gives the part's space back; it cannot be read any more. Not every file system can, and then the file
-    /// simply grows.
-    pub fn release(&self) {
-        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        if let Err(problem) = fallocate(&self.spool.file, hole, self.offset, self.length) {
-            if !self.spool.only_grows.swap(true, Ordering::Relaxed) {
-                info!(
-                    "the temporary file grows to the size of the backup: {} gives no space back ({problem})",
-                    self.spool.directory.display()
-                );
-            }
-        }
-    }
-}
-
-/// Reads exactly one part. A spool that is shorter than it must be is an error: a body that just ended
-/// early would leave the HTTP client waiting for the rest.
-struct PartReader<'a> {
-    part: &'a Part,
-    position: u64,
-}
-
-impl Read for PartReader<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = self.part.length - self.position;
-        let wanted = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        if wanted == 0 {
-            return Ok(0);
-        }
-        let read = self.part.spool.file.read_at(&mut buffer[..wanted], self.part.offset + self.position)?;
-        if read == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        self.position += read as u64;
-        Ok(read)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Read;
     use std::os::unix::fs::MetadataExt;
+    use std::sync::atomic::Ordering;
     use std::sync::mpsc;
 
     #[test]
@@ -203,7 +140,7 @@ mod tests {
         let mut spool = Spool::create(&std::env::temp_dir(), 100, full).unwrap();
         spool.write_all(&[1; 50]).unwrap();
         let part = spool.finish();
-        part.spool.file.set_len(20).unwrap();
+        part.source.file.set_len(20).unwrap();
         let problem = part.reader().read_to_end(&mut Vec::new()).unwrap_err();
         assert_eq!(problem.kind(), io::ErrorKind::UnexpectedEof);
     }
@@ -213,10 +150,10 @@ mod tests {
         let (full, parts) = mpsc::channel();
         let mut spool = Spool::create(&std::env::temp_dir(), 1 << 20, full).unwrap();
         spool.write_all(&[7; 3 << 20]).unwrap();
-        let blocks = || spool.shared.file.metadata().unwrap().blocks();
+        let blocks = || spool.source.file.metadata().unwrap().blocks();
         let before = blocks();
         parts.try_iter().take(2).for_each(|part| part.release());
-        if spool.shared.only_grows.load(Ordering::Relaxed) {
+        if spool.source.only_grows.load(Ordering::Relaxed) {
             return;
         }
         assert!(blocks() <= before / 2, "{before} and then {}", blocks());

@@ -1,77 +1,61 @@
 //! The drill: the newest backup is restored into a database of its own on a server for that, counted, and
-//! dropped. Nothing else shows that the day of need would go well, and how long it would take.
+//! dropped. Nothing else shows that the day of need will go well, and how long it will take.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
-use chrono::{DateTime, Utc};
-use log::{info, warn};
+use chrono::Utc;
+use log::warn;
 
+use super::restore::{summary, Restore, Selection};
+use super::{survive, Event, Job};
 use crate::base::logging;
-use crate::base::shutdown::Shutdown;
-use crate::base::units;
-use crate::config::Config;
-use crate::jobs::restore::{summary, Restore, Selection};
-use crate::postgres::databases::{name_with, Databases};
-use crate::s3::Client;
-use crate::store::select;
+use crate::postgres::name_with;
 
-/// What a drill has shown.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
-    /// When it ended.
-    pub time: DateTime<Utc>,
-    /// The backup's key.
-    pub key: String,
-    /// How long a recovery takes, from the bucket to the last index.
-    pub took: Duration,
-    /// What was restored: tables and rows.
-    pub counted: String,
+/// Restores the backup that `which` means and drops it again. Returns whether that was possible; an [`Event`] says why if
+/// not. A stop ends it.
+pub fn run(job: &Job, which: &str) -> bool {
+    let job = job.impatient();
+    match survive(|| attempt(&job, which)) {
+        Ok(()) => true,
+        Err(_) if job.shutdown.requested() => {
+            job.tell(&Event::DrillStopped);
+            false
+        }
+        Err(failure) => {
+            job.tell(&Event::DrillFailed { failure });
+            false
+        }
+    }
 }
 
-/// `pgkeep verify --drill`.
-///
-/// # Errors
-/// Where the backup could not be restored.
-pub fn command(config: &Config, s3: &Client, shutdown: &Shutdown, which: &str) -> Result<()> {
-    run(config, s3, shutdown, which).map(drop)
-}
-
-/// Restores the backup that `which` means and drops it again; the result is logged.
-///
-/// # Errors
-/// Where it could not be restored, or not be dropped.
-pub fn run(config: &Config, s3: &Client, shutdown: &Shutdown, which: &str) -> Result<Outcome> {
-    let connection = config.drill.as_ref().context(
+fn attempt(job: &Job, which: &str) -> Result<()> {
+    let connection = job.drill.as_ref().context(
         "BACKUP_DRILL_CONNECTION_STRING is missing: the server to restore to, for example \
          postgresql://user:password@host:5432 (the source server too has to be named)",
     )?;
     let started = Instant::now();
-    let backup = select::find(config, s3, which)?.backup;
-    let databases = Databases::of(connection, None, config, shutdown)?;
+    let backup = job.store.find(which)?.backup;
+    let databases = job.databases(connection, None)?;
     let name = name_with("pgkeep_drill", &fastrand::u32(..).to_string(), Utc::now());
-    info!(
-        "drill started: {} ({}) into the database \"{name}\" on PostgreSQL {}, to be dropped again",
-        s3.place(&backup.key),
-        units::bytes(backup.size),
-        databases.server.version
-    );
-    let (selection, cleaner) = (Selection::default(), Shutdown::default());
-    let restore = Restore { config, s3, databases: &databases, backup: &backup, selection: &selection };
-    let tables = restore.into_new(&name).context("the backup does not restore")?;
+    let place = job.store.place(&backup);
+    job.tell(&Event::DrillStarted {
+        backup: backup.clone(),
+        place: place.clone(),
+        into: name.clone(),
+        server: databases.server.clone(),
+    });
+    let selection = Selection::default();
+    let restore = Restore { job, databases: &databases, backup: &backup, selection: &selection };
+    let tables = restore.new_database(&name).context("the backup does not restore")?;
     let took = started.elapsed();
-    // What cannot be dropped says nothing about the backup.
-    if let Err(failure) = databases.unstoppable(&cleaner).drop(&name) {
+    // A database that cannot be dropped says nothing about the backup.
+    if let Err(failure) = databases.unstoppable().drop(&name) {
         logging::failure(&format!("the drill's database \"{name}\" is still there"), &failure);
     }
-    let counted = summary(&tables);
     if tables.is_empty() {
-        warn!("the drill restored no table: is \"{}\" the right database?", config.database);
+        warn!("the drill restored no table: is \"{}\" the right database?", job.database);
     }
-    info!(
-        "drill succeeded: {} restores to {counted}; a recovery takes {}",
-        s3.place(&backup.key),
-        units::duration(took)
-    );
-    Ok(Outcome { time: Utc::now(), key: backup.key, took, counted })
+    job.tell(&Event::DrillSucceeded { place, backup, took, counted: summary(&tables) });
+    Ok(())
 }

@@ -1,7 +1,118 @@
-//! What is done for one database.
+//! What is done for one database: back up, prune, restore, drill. From here down nobody knows of environment
+//! variables.
 
 pub mod backup;
 pub mod drill;
+mod event;
+pub mod fetch;
 pub mod prune;
-pub mod recovery;
+mod recovery;
 pub mod restore;
+
+use std::num::NonZeroUsize;
+use std::panic::{self, AssertUnwindSafe};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{anyhow, Result};
+
+pub use self::event::Event;
+use crate::base::secret::Redactor;
+use crate::base::shutdown::Shutdown;
+use crate::postgres::{Clients, Conninfo, Databases, Format, Postgres};
+use crate::store::{Policy, Store};
+
+/// Hears of every event, on the thread on which it happens.
+type Listener = Arc<dyn Fn(&Event) + Send + Sync>;
+
+/// What the backups of one database need.
+#[derive(Clone)]
+pub struct Job {
+    /// The database's name.
+    pub database: String,
+    /// How to reach the database; always names one.
+    pub connection: Conninfo,
+    /// The server for drills, if there is one.
+    pub drill: Option<Conninfo>,
+    /// Where the backups are.
+    pub store: Store,
+    /// What backups are made in.
+    pub format: Format,
+    /// How long backups are kept.
+    pub retention: Policy,
+    /// How long pg_dump waits for the lock of a table.
+    pub lock_timeout: Duration,
+    /// The one place to look for PostgreSQL's clients, if it was given.
+    pub client_directory: Option<PathBuf>,
+    /// gzip's level, from 1 (fast) to 9 (small).
+    pub compression_level: u32,
+    /// How many threads compress.
+    pub threads: NonZeroUsize,
+    /// How many parts are uploaded at a time.
+    pub upload_concurrency: NonZeroUsize,
+    /// Where the spool is made.
+    pub temp_directory: PathBuf,
+    /// Masks the secrets in texts from outside.
+    pub redactor: Redactor,
+    /// Ends waits, retries and children.
+    pub shutdown: Shutdown,
+    /// Who hears of events, beside the log.
+    pub listeners: Vec<Listener>,
+}
+
+impl Job {
+    /// The same job, where the first signal ends the work already: a restore can be begun again.
+    pub fn impatient(&self) -> Self {
+        let shutdown = self.shutdown.impatient();
+        let client = self.store.client.with_shutdown(shutdown.clone());
+        Job { store: self.store.with_client(client), shutdown, ..self.clone() }
+    }
+
+    /// PostgreSQL's clients that are installed here.
+    ///
+    /// # Errors
+    /// Where there are none.
+    pub fn clients(&self) -> Result<Clients> {
+        Clients::find(self.client_directory.as_deref())
+    }
+
+    /// The database.
+    pub fn postgres(&self, clients: &Clients) -> Postgres {
+        Postgres::new(&self.connection, clients, &self.redactor, &self.shutdown)
+    }
+
+    /// The databases of a server. `but` is not connected to: see [`Databases::of`].
+    ///
+    /// # Errors
+    /// Where it cannot be reached, or no client is installed.
+    pub fn databases(&self, server: &Conninfo, but: Option<&str>) -> Result<Databases> {
+        Databases::of(server, but, self.clients()?, &self.redactor, &self.shutdown)
+    }
+
+    /// Something has happened: it is logged, and everybody hears of it.
+    fn tell(&self, event: &Event) {
+        event.log();
+        for listener in &self.listeners {
+            listener(event);
+        }
+    }
+}
+
+/// Runs `work`; a panic in it becomes a failure.
+fn survive<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    // The panic's message and trace were logged where it happened.
+    panic::catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(anyhow!("a bug in pgkeep: see the panic above")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_that_panics_is_a_failure() {
+        assert!(survive::<()>(|| panic!("a panic")).unwrap_err().to_string().contains("a bug in pgkeep"));
+        assert!(survive::<()>(|| Err(anyhow!("a failure"))).is_err());
+    }
+}

@@ -2,23 +2,20 @@
 
 use std::fmt;
 
-use anyhow::{bail, Result};
+use anyhow::{Context, Result};
 use chrono::Utc;
-use log::{info, warn};
+use log::warn;
 
-use crate::base::logging;
+use super::{Event, Job};
 use crate::base::units;
-use crate::commands::list;
-use crate::config::Config;
-use crate::s3::Client;
-use crate::store::retention::{self, Decision};
+use crate::store::{self, Decision};
 
 /// How many backups were kept and deleted, and how many could not be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pruned {
-    /// Still there by the policy's will.
+    /// Kept, as the policy wants it.
     pub kept: usize,
-    /// Gone.
+    /// Deleted.
     pub deleted: usize,
     /// Still there because S3 refused to delete them.
     pub failed: usize,
@@ -38,22 +35,24 @@ impl fmt::Display for Pruned {
 ///
 /// # Errors
 /// Where the bucket cannot be listed.
-pub fn plan(config: &Config, s3: &Client) -> Result<Vec<Decision>> {
-    Ok(retention::plan(&list::backups(config, s3)?, config.retention, Utc::now()))
+pub fn plan(job: &Job) -> Result<Vec<Decision>> {
+    let backups = job.store.list().context("cannot list the backups")?;
+    Ok(store::plan(&backups, job.retention, Utc::now()))
 }
 
-/// Deletes what `plan` lets go; a deletion that fails is logged and passed over.
-pub fn carry_out(plan: &[Decision], s3: &Client) -> Pruned {
+/// Deletes what `plan` lets go. A deletion that fails is logged and passed over.
+pub fn carry_out(plan: Vec<Decision>, job: &Job) -> Pruned {
     let mut pruned = Pruned::default();
     for decision in plan {
         if decision.keep {
             pruned.kept += 1;
             continue;
         }
-        match s3.delete_object(&decision.backup.key) {
+        match job.store.client.delete_object(&decision.backup.key) {
             Ok(()) => {
                 pruned.deleted += 1;
-                info!("deleted {} ({})", s3.place(&decision.backup.key), decision.reason);
+                let place = job.store.place(&decision.backup);
+                job.tell(&Event::Deleted { decision, place });
             }
             Err(error) => {
                 pruned.failed += 1;
@@ -64,39 +63,14 @@ pub fn carry_out(plan: &[Decision], s3: &Client) -> Pruned {
     pruned
 }
 
-/// Prunes after a backup that succeeded, and says how it went. The backup stays a success whatever
+/// Prunes after a backup that succeeded; `None` if the bucket could not be listed. The backup stays a success whatever
 /// happens here: the next one prunes again.
-pub fn after_backup(config: &Config, s3: &Client) -> String {
-    match plan(config, s3) {
-        Ok(plan) => carry_out(&plan, s3).to_string(),
+pub(super) fn after_backup(job: &Job) -> Option<Pruned> {
+    match plan(job) {
+        Ok(plan) => Some(carry_out(plan, job)),
         Err(failure) => {
-            logging::failure("old backups were not pruned", &failure);
-            "old backups not pruned".into()
+            job.tell(&Event::PruneFailed { failure });
+            None
         }
     }
-}
-
-/// The command: prints the plan (`dry_run`) or carries it out.
-///
-/// # Errors
-/// Where the bucket cannot be listed, or a deletion failed.
-pub fn command(config: &Config, s3: &Client, dry_run: bool) -> Result<()> {
-    let plan = plan(config, s3)?;
-    if !dry_run {
-        let pruned = carry_out(&plan, s3);
-        info!("pruned: {pruned}");
-        if pruned.failed > 0 {
-            bail!("{} could not be deleted", units::count(pruned.failed, "expired backup"));
-        }
-        return Ok(());
-    }
-    for Decision { backup, keep, reason, .. } in &plan {
-        println!("{}  {}  ({reason})", if *keep { "keep  " } else { "delete" }, backup.key);
-    }
-    let deleted = plan.iter().filter(|decision| !decision.keep).count();
-    println!(
-        "{} would be kept, {deleted} deleted; nothing was done",
-        units::count(plan.len() - deleted, "backup")
-    );
-    Ok(())
 }

@@ -1,32 +1,30 @@
-//! The way back without pgkeep, as a line for a shell: the log has it beside every backup, for the day when
+//! How to restore a backup without pgkeep, as a line for a shell. The log has it beside every backup, for the day when
 //! the log is all that is left.
 
-use crate::config::S3Config;
-use crate::store::key::{self as catalog, Format};
+use crate::postgres::{Format, LONGEST_NAME};
+use crate::s3::Client;
+use crate::store::{self, Backup};
 
-/// PostgreSQL cuts longer names off (NAMEDATALEN, less the zero byte).
-pub const LONGEST_NAME: usize = 63;
-
-/// Fetches the object, makes a new database and restores into it; no step runs where the one before it failed,
+/// Fetches the object, makes a new database and restores into it. No step runs if the one before it failed,
 /// which a pipe would hide. Keys, host and user are the caller's: AWS's and libpq's own variables.
-pub fn command(s3: &S3Config, database: &str, key: &str, format: Format) -> String {
-    let endpoint = s3.url.as_ref().map_or(String::new(), |url| {
+pub fn command(client: &Client, database: &str, backup: &Backup) -> String {
+    let endpoint = client.endpoint().map_or(String::new(), |url| {
         // A URL has no quote, but brackets of IPv6, which a shell would read.
         format!(" --endpoint-url '{}'", url.as_str().trim_end_matches('/'))
     });
-    let (bucket, region) = (s3.bucket.name(), s3.bucket.region());
-    let file = key.rsplit('/').next().unwrap_or_default();
+    let (place, region) = (client.place(&backup.key), client.region());
+    let file = backup.file_name();
     let unzipped = file.trim_end_matches(".gz");
     // A name of letters and digits needs no quotes anywhere.
-    let name = catalog::escape(database).trim_start_matches('-').replace('.', "_");
+    let name = store::escape(database).trim_start_matches('-').replace('.', "_");
     let suffix = "_restored";
     let new = format!("{}{suffix}", &name[..name.len().min(LONGEST_NAME - suffix.len())]);
-    let restore = match format {
+    let restore = match backup.format {
         Format::Plain => "psql -X -q -o /dev/null -v ON_ERROR_STOP=1 --single-transaction -f",
         Format::Custom => "pg_restore --exit-on-error --single-transaction",
     };
     format!(
-        "aws s3 cp{endpoint} --region {region} s3://{bucket}/{key} ./{file} && gunzip ./{file} && \
+        "aws s3 cp{endpoint} --region {region} {place} ./{file} && gunzip ./{file} && \
          createdb --template=template0 {new} && {restore} ./{unzipped} -d {new}"
     )
 }
@@ -35,29 +33,29 @@ pub fn command(s3: &S3Config, database: &str, key: &str, format: Format) -> Stri
 mod tests {
     use super::*;
     use crate::base::secret::Secret;
+    use crate::base::shutdown::Shutdown;
+    use crate::s3::S3Config;
     use rusty_s3::{Bucket, UrlStyle};
 
     #[test]
     fn each_part_of_the_line_is_what_a_shell_takes_as_it_is() {
-        let url: url::Url = "http://[::1]:9000/".parse().unwrap();
-        let bucket = Bucket::new(url.clone(), UrlStyle::Path, "b", "eu-central-1").unwrap();
-        let (access_key, secret_key) = ("id".to_owned(), Secret::new("hush"));
-        let s3 = S3Config {
-            url: Some(url),
-            bucket,
-            path: String::new(),
-            access_key,
-            secret_key,
-            authorities: None,
+        let endpoint: url::Url = "http://[::1]:9000/".parse().unwrap();
+        let line = |url: Option<url::Url>, database: &str, key: &str, format| {
+            let bucket = Bucket::new(endpoint.clone(), UrlStyle::Path, "b", "eu-central-1").unwrap();
+            let (access_key, secret_key) = ("id".to_owned(), Secret::new("hush"));
+            let config = S3Config { url, bucket, access_key, secret_key, authorities: None };
+            let time = chrono::DateTime::UNIX_EPOCH;
+            let backup = Backup { key: key.into(), time, format, size: 1 };
+            command(&Client::new(&config, Shutdown::default()), database, &backup)
         };
         assert_eq!(
-            command(&s3, "-é", "-.c3.a9/-.c3.a9_2026-11-23_03-00-00.dump.gz", Format::Custom),
+            line(Some(endpoint.clone()), "-é", "-.c3.a9/-.c3.a9_2026-11-23_03-00-00.dump.gz", Format::Custom),
             "aws s3 cp --endpoint-url 'http://[::1]:9000' --region eu-central-1 \
              s3://b/-.c3.a9/-.c3.a9_2026-11-23_03-00-00.dump.gz ./-.c3.a9_2026-11-23_03-00-00.dump.gz && \
              gunzip ./-.c3.a9_2026-11-23_03-00-00.dump.gz && createdb --template=template0 _c3_a9_restored && \
              pg_restore --exit-on-error --single-transaction ./-.c3.a9_2026-11-23_03-00-00.dump -d _c3_a9_restored"
         );
-        let long = command(&S3Config { url: None, ..s3 }, &"n".repeat(70), "n/n.sql.gz", Format::Plain);
+        let long = line(None, &"n".repeat(70), "n/n.sql.gz", Format::Plain);
         assert!(
             long.starts_with("aws s3 cp --region eu-central-1 s3://b/n/n.sql.gz ./n.sql.gz && "),
             "{long}"

@@ -1,7 +1,7 @@
-//! `pgkeep restore`: from the bucket into a database, proven on the way.
+//! Restoring: from the bucket into a database, proven on the way.
 //!
 //! S3 → gunzip → psql, in one transaction that is committed only when the whole backup was proven, or pg_restore
-//! for the custom format. What is new is dropped again where anything fails; what was there before is
+//! for the custom format. If anything fails, what is new is dropped again. What was there before is
 //! replaced by renaming, after the restore beside it has succeeded.
 
 use std::fs::File;
@@ -9,22 +9,15 @@ use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::time::Instant;
 
-use anyhow::{bail, ensure, Context, Result};
+use anyhow::{anyhow, bail, ensure, Context, Result};
 use chrono::Utc;
 use log::{info, warn};
 
-use crate::base::logging;
-use crate::base::shutdown::Shutdown;
-use crate::base::units;
-use crate::config::Config;
-use crate::dump::gunzip as verify;
+use super::{fetch, Job};
+use crate::base::{logging, units};
 use crate::dump::spool;
-use crate::postgres::conninfo::Conninfo;
-use crate::postgres::databases::{identifier, name_with, Databases, Table};
-use crate::postgres::{self, is_broken_pipe, Process};
-use crate::s3::Client;
-use crate::store::key::{Backup, Format};
-use crate::store::select::{self, Selected};
+use crate::postgres::{identifier, is_broken_pipe, name_with, Conninfo, Databases, Format, Process, Table};
+use crate::store::{Backup, Selected};
 
 /// What `pgkeep restore` was asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -78,13 +71,21 @@ enum Target {
     Replaced { name: String, beside: String },
 }
 
-/// The command.
+/// What a restore has made.
+pub struct Restored {
+    /// The tables that are there now.
+    pub tables: Vec<Table>,
+    /// What was restored, where it is, and how to undo it: a sentence for the log.
+    pub summary: String,
+}
+
+/// Restores.
 ///
 /// # Errors
-/// Where nothing was restored; what was there before is as it was.
-pub fn command(config: &Config, s3: &Client, shutdown: &Shutdown, options: &Options) -> Result<()> {
+/// If nothing was restored. What was there before is as it was.
+pub fn run(job: &Job, options: &Options) -> Result<Restored> {
     let started = Instant::now();
-    let Selected { database: source, backup } = select::find(config, s3, &options.which)?;
+    let Selected { database: source, backup } = job.store.find(&options.which)?;
     let selection = &options.selection;
     if selection.is_any() {
         ensure!(
@@ -100,14 +101,14 @@ pub fn command(config: &Config, s3: &Client, shutdown: &Shutdown, options: &Opti
     );
     let connection = match &options.to {
         Some(text) => Conninfo::parse(text).map_err(|problem| {
-            anyhow::anyhow!("--to cannot be read: {problem}; for example --to postgresql://user@host:5432")
+            anyhow!("--to cannot be read: {problem}; for example --to postgresql://user@host:5432")
         })?,
-        None => config.connection.clone(),
+        None => job.connection.clone(),
     };
     let named = options.to.as_ref().and_then(|_| connection.get("dbname")).map(str::to_owned);
     let name = options.database.clone().or(named).or(options.replace.then(|| source.clone()));
     let name = name.unwrap_or_else(|| name_with(&source, "restored", backup.time));
-    let databases = Databases::of(&connection, Some(&name), config, shutdown)?;
+    let databases = job.databases(&connection, Some(&name))?;
     let target = choose_target(&databases, name, options.replace, &backup)?;
     if let (Target::Empty(name), true) = (&target, selection.is_any()) {
         bail!("--table, --schema and --jobs restore into a new database, and \"{name}\" is there already");
@@ -115,32 +116,30 @@ pub fn command(config: &Config, s3: &Client, shutdown: &Shutdown, options: &Opti
     let (Target::New(into) | Target::Empty(into) | Target::Replaced { beside: into, .. }) = &target;
     info!(
         "restore started: {} ({}) into the database \"{into}\" on PostgreSQL {}",
-        s3.place(&backup.key),
+        job.store.place(&backup),
         units::bytes(backup.size),
         databases.server.version
     );
-    let run = Restore { config, s3, databases: &databases, backup: &backup, selection };
+    let restore = Restore { job, databases: &databases, backup: &backup, selection };
     let tables = match target {
         Target::Empty(_) => {
-            run.pour(into, true).map_err(|failure| match lacks_locks(&failure) {
+            restore.pour(into, true).map_err(|failure| match lacks_locks(&failure) {
                 true => failure.context("one transaction is too much for that server; into a new database pgkeep restores in many"),
                 false => failure,
             })?;
             databases.tables(into)?
         }
-        _ => run.into_new(into)?,
+        Target::New(_) | Target::Replaced { .. } => restore.new_database(into)?,
     };
-    print_tables(&tables);
-    let counted = summary(&tables);
-    let took = units::duration(started.elapsed());
+    let (counted, took) = (summary(&tables), units::duration(started.elapsed()));
     let Target::Replaced { name, .. } = &target else {
-        info!("restore succeeded: {counted} in the database \"{into}\", in {took}");
-        return Ok(());
+        let summary = format!("restore succeeded: {counted} in the database \"{into}\", in {took}");
+        return Ok(Restored { tables, summary });
     };
     let aside = databases.swap(into, name, Utc::now()).with_context(|| {
         format!("the backup is restored in \"{into}\" and whole, but \"{name}\" could not be replaced by it; it is as it was")
     })?;
-    info!(
+    let summary = format!(
         "restore succeeded: {counted} in the database \"{name}\", in {took}; what it was before is now \"{aside}\" (drop it when it \
          is not needed any more); to undo: ALTER DATABASE {} RENAME TO {}; ALTER DATABASE {} RENAME TO {};",
         identifier(name),
@@ -148,11 +147,11 @@ pub fn command(config: &Config, s3: &Client, shutdown: &Shutdown, options: &Opti
         identifier(&aside),
         identifier(name)
     );
-    Ok(())
+    Ok(Restored { tables, summary })
 }
 
 /// Nothing that is there is written to, unless it is empty or `replace` says so.
-fn choose_target(databases: &Databases<'_>, name: String, replace: bool, backup: &Backup) -> Result<Target> {
+fn choose_target(databases: &Databases, name: String, replace: bool, backup: &Backup) -> Result<Target> {
     if !databases.exists(&name)? {
         return Ok(Target::New(name));
     }
@@ -174,26 +173,21 @@ fn choose_target(databases: &Databases<'_>, name: String, replace: bool, backup:
 }
 
 /// A backup on its way into databases of a server.
-pub struct Restore<'a> {
-    /// For its clients and its temporary directory.
-    pub config: &'a Config,
-    /// Where the backup is.
-    pub s3: &'a Client,
+pub(super) struct Restore<'a> {
+    /// Whose backup it is.
+    pub job: &'a Job,
     /// Where it goes.
-    pub databases: &'a Databases<'a>,
+    pub databases: &'a Databases,
     /// What to restore.
     pub backup: &'a Backup,
-    /// What of it.
+    /// Which parts of it.
     pub selection: &'a Selection,
 }
 
 impl Restore<'_> {
-    /// Makes a database and restores into it; answers with its tables. Where that fails, the database is
+    /// Makes a database and restores into it; returns its tables. If that fails, the database is
     /// dropped again.
-    ///
-    /// # Errors
-    /// The step that failed and why.
-    pub fn into_new(&self, name: &str) -> Result<Vec<Table>> {
+    pub fn new_database(&self, name: &str) -> Result<Vec<Table>> {
         let failure = match self.attempt(name, true) {
             Err(failure) if lacks_locks(&failure) => failure,
             ended => return ended,
@@ -218,9 +212,8 @@ impl Restore<'_> {
             .and_then(|()| self.pour(name, one_transaction))
             .and_then(|()| self.databases.tables(name));
         restored.inspect_err(|_| {
-            // Also where a signal ended the restore.
-            let cleaner = Shutdown::default();
-            match self.databases.unstoppable(&cleaner).drop(name) {
+            // Also if a signal ended the restore.
+            match self.databases.unstoppable().drop(name) {
                 Ok(()) => info!("the database \"{name}\" was dropped again"),
                 Err(failure) => {
                     logging::failure(
@@ -241,20 +234,20 @@ impl Restore<'_> {
                 // database stays as it was. psql's --single-transaction would commit what came until then.
                 let frame: [&[u8]; 2] =
                     if one_transaction { [b"BEGIN;\n", b"\nCOMMIT;\n"] } else { [b""; 2] };
-                self.pour_into(target.start_psql(&self.databases.psql)?, frame, false)
+                self.pour_into(target.start_psql()?, frame, false)
             }
             Format::Custom => {
-                let programs = postgres::choose(&self.databases.installed, &self.databases.server)?;
+                let programs = self.databases.clients.for_server(&self.databases.server)?;
                 let mut arguments = self.selection.arguments(one_transaction);
                 if self.selection.jobs.is_none() {
                     let may_leave = self.selection.is_any();
-                    let pg_restore = target.start_pg_restore(&programs, &arguments)?;
+                    let pg_restore = target.start_pg_restore(programs, &arguments)?;
                     return self.pour_into(pg_restore, [b""; 2], may_leave);
                 }
                 let archive = self.download()?;
                 // Each of its processes opens the file for itself, which has no other name.
                 arguments.push(format!("/proc/{}/fd/{}", std::process::id(), archive.as_raw_fd()));
-                target.start_pg_restore(&programs, &arguments)?.finish()
+                target.start_pg_restore(programs, &arguments)?.finish()
             }
         }
     }
@@ -274,14 +267,14 @@ impl Restore<'_> {
             Ok(())
         };
         let poured = send(begin)
-            .and_then(|()| verify::stream(self.s3, self.backup, "restoring", |_| Ok(()), &mut send))
+            .and_then(|()| fetch::stream(self.job, self.backup, "restoring", |_| Ok(()), &mut send))
             .and_then(|_| send(commit));
         match poured {
             Ok(()) => child.finish(),
             // It ended first, and knows why.
             Err(failure) if is_broken_pipe(&failure) => {
                 // The rest was not read; a damaged archive makes pg_restore say anything, even "out of memory".
-                let place = self.s3.place(&self.backup.key);
+                let place = self.job.store.place(self.backup);
                 warn!("whether the backup itself is whole is not known yet: pgkeep verify {place} tells");
                 child.finish().and(Err(failure))
             }
@@ -292,7 +285,7 @@ impl Restore<'_> {
 
     /// The archive as a file without a name: for pg_restore's jobs, which read here and there.
     fn download(&self) -> Result<File> {
-        let directory = &self.config.temp_directory;
+        let directory = &self.job.temp_directory;
         let place = || format!("cannot write the archive to {}", directory.display());
         let mut file = spool::unnamed_file(directory).with_context(place)?;
         let free = spool::free_space(directory).filter(|free| *free < self.backup.size);
@@ -303,8 +296,8 @@ impl Restore<'_> {
                 units::bytes(free)
             );
         }
-        verify::stream(
-            self.s3,
+        fetch::stream(
+            self.job,
             self.backup,
             "fetching",
             |_| Ok(()),
@@ -319,17 +312,8 @@ fn lacks_locks(failure: &anyhow::Error) -> bool {
     format!("{failure:#}").contains("max_locks_per_transaction")
 }
 
-fn print_tables(tables: &[Table]) {
-    let width = tables.iter().map(|table| table.name.chars().count()).max().unwrap_or(0).max("TABLE".len());
-    println!("{:<width$}  {:>12}", "TABLE", "ROWS");
-    for table in tables {
-        // A name may hold what a terminal obeys.
-        println!("{:<width$}  {:>12}", table.name.replace(char::is_control, "\u{fffd}"), table.rows);
-    }
-}
-
 /// `12 tables with 3456 rows`.
-pub fn summary(tables: &[Table]) -> String {
+pub(super) fn summary(tables: &[Table]) -> String {
     let rows: u64 = tables.iter().map(|table| table.rows).sum();
     format!("{} with {rows} rows", units::count(tables.len(), "table"))
 }

@@ -4,28 +4,26 @@ use anyhow::{Context, Result};
 use chrono::{DateTime, Utc};
 use log::{debug, warn};
 
+use super::{Clients, Conninfo, Postgres, Server};
+use crate::base::secret::Redactor;
 use crate::base::shutdown::Shutdown;
-use crate::config::Config;
-use crate::jobs::recovery::LONGEST_NAME;
-use crate::postgres::conninfo::Conninfo;
-use crate::postgres::{self, Postgres, Programs, Server};
-use crate::store::key::TIME_FORMAT;
+use crate::base::units;
 
 /// Databases to connect to while others are made and dropped; initdb makes both.
 const MAINTENANCE: [&str; 2] = ["postgres", "template1"];
+/// PostgreSQL cuts longer names off (NAMEDATALEN, less the zero byte).
+pub const LONGEST_NAME: usize = 63;
 /// What DROP DATABASE ... WITH (FORCE) needs.
 const FORCE_SINCE: u32 = 13;
 
 /// A server and the right to make databases on it.
-pub struct Databases<'a> {
+pub struct Databases {
     /// Connected to another database than those that are worked on.
-    maintenance: Postgres<'a>,
-    /// The newest client here: it understands every dump and every server.
-    pub psql: Programs,
+    maintenance: Postgres,
     /// What the server says of itself.
     pub server: Server,
-    /// All clients here.
-    pub installed: Vec<Programs>,
+    /// The clients here.
+    pub clients: Clients,
 }
 
 /// A table and how many rows it has.
@@ -37,27 +35,26 @@ pub struct Table {
     pub rows: u64,
 }
 
-impl<'a> Databases<'a> {
+impl Databases {
     /// Those of the server that `connection` names. `but` is not connected to: a database cannot be renamed
     /// while somebody is.
     ///
     /// # Errors
-    /// Where it cannot be reached, or no client is installed.
+    /// Where it cannot be reached.
     pub fn of(
         connection: &Conninfo,
         but: Option<&str>,
-        config: &'a Config,
-        shutdown: &'a Shutdown,
+        clients: Clients,
+        redactor: &Redactor,
+        shutdown: &Shutdown,
     ) -> Result<Self> {
-        let installed = postgres::installed(config.client_directory.as_deref())?;
-        let psql = installed[0].clone();
-        let own = Postgres::at(connection, config, shutdown);
+        let own = Postgres::new(connection, &clients, redactor, shutdown);
         let candidates = MAINTENANCE.into_iter().chain(connection.get("dbname"));
         let mut failure = None;
         for name in candidates.filter(|name| Some(*name) != but) {
             let maintenance = own.database(name);
-            match maintenance.ask(&psql) {
-                Ok(server) => return Ok(Databases { maintenance, psql, server, installed }),
+            match maintenance.ask() {
+                Ok(server) => return Ok(Databases { maintenance, server, clients }),
                 Err(problem) => {
                     debug!("no maintenance database: {problem:#}");
                     failure.get_or_insert(problem);
@@ -68,17 +65,16 @@ impl<'a> Databases<'a> {
     }
 
     /// A connection to one of the databases.
-    pub fn connect(&self, name: &str) -> Postgres<'a> {
+    pub fn connect(&self, name: &str) -> Postgres {
         self.maintenance.database(name)
     }
 
-    /// Cleaning up goes on where a stop is forced.
-    pub fn unstoppable(&self, shutdown: &'a Shutdown) -> Databases<'a> {
+    /// The same, where a forced stop ends nothing: for cleaning up.
+    pub fn unstoppable(&self) -> Databases {
         Databases {
-            maintenance: self.maintenance.unstoppable(shutdown),
-            psql: self.psql.clone(),
+            maintenance: self.maintenance.with_shutdown(Shutdown::default()),
             server: self.server.clone(),
-            installed: self.installed.clone(),
+            clients: self.clients.clone(),
         }
     }
 
@@ -101,7 +97,7 @@ impl<'a> Databases<'a> {
             .iter()
             .map(|schema| format!("CREATE SCHEMA IF NOT EXISTS {};", identifier(schema)))
             .collect();
-        self.connect(name).query(&self.psql, &script).context("cannot make the schemas").map(drop)
+        self.connect(name).query(&script).context("cannot make the schemas").map(drop)
     }
 
     /// Gives a database another name; nobody may be connected to it.
@@ -135,7 +131,7 @@ impl<'a> Databases<'a> {
                  + (SELECT count(*) FROM pg_namespace WHERE oid IN (SELECT oid FROM own) AND nspname <> 'public'
                     AND ('pg_namespace'::regclass, oid) NOT IN (SELECT classid, objid FROM of_extensions))
                  + (SELECT count(*) FROM pg_largeobject_metadata);";
-        let found = self.connect(name).query(&self.psql, query);
+        let found = self.connect(name).query(query);
         Ok(found.with_context(|| format!("cannot look into the database \"{name}\""))? == "0")
     }
 
@@ -148,7 +144,7 @@ impl<'a> Databases<'a> {
             FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
             WHERE relkind = 'r' AND nspname !~ '^pg_' AND nspname <> 'information_schema'
             ORDER BY nspname, relname \\gexec";
-        let answer = self.connect(name).query(&self.psql, query);
+        let answer = self.connect(name).query(query);
         let answer = answer.with_context(|| format!("cannot count the rows of \"{name}\""))?;
         // A name may contain a line feed; a count does not.
         let mut tables: Vec<Table> = Vec::new();
@@ -197,7 +193,7 @@ impl<'a> Databases<'a> {
 
     /// What a script answers that runs in the maintenance database.
     pub fn query(&self, script: &str) -> Result<String> {
-        self.maintenance.query(&self.psql, script)
+        self.maintenance.query(script)
     }
 }
 
@@ -229,7 +225,7 @@ fn carry_over(name: &str, fresh: &str) -> String {
 
 /// `name_what_YYYY-MM-DD_HH-MM-SS`; a long name is cut, as PostgreSQL takes no more than 63 bytes.
 pub fn name_with(name: &str, what: &str, time: DateTime<Utc>) -> String {
-    let suffix = format!("_{what}_{}", time.format(TIME_FORMAT));
+    let suffix = format!("_{what}_{}", units::timestamp(time));
     let room = LONGEST_NAME - suffix.len();
     let end = (0..=room.min(name.len())).rev().find(|end| name.is_char_boundary(*end)).unwrap_or(0);
     format!("{}{suffix}", &name[..end])

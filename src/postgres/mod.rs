@@ -1,51 +1,36 @@
-//! PostgreSQL's own programs: which ones to use, and their processes.
+//! PostgreSQL: its client programs, and what they are asked to do.
 //!
-//! A child gets the connection string without its password as an argument and the password by
-//! environment, in a process group of its own, so that a terminal's Ctrl-C does not reach it.
+//! A child gets the connection string as an argument, without its password, and the password by its
+//! environment.
 
-pub mod conninfo;
-pub mod databases;
-pub mod rights;
+mod clients;
+mod conninfo;
+mod databases;
+mod format;
+mod process;
+mod rights;
 
-use std::collections::VecDeque;
-use std::env;
-use std::fs;
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
-use std::thread::{self, JoinHandle};
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{anyhow, bail, Context, Result};
-use log::{debug, log, Level};
-use rustix::io::retry_on_intr;
-use rustix::pipe::fcntl_setpipe_size;
-use rustix::process::{kill_process_group, waitid, Pid, Signal, WaitId, WaitIdOptions};
+use anyhow::{anyhow, Context, Result};
+use log::Level;
 
+pub use self::clients::{Clients, Programs};
+pub use self::conninfo::Conninfo;
+pub use self::databases::{identifier, name_with, Databases, Table, LONGEST_NAME};
+pub use self::format::Format;
+pub use self::process::{is_broken_pipe, Process};
+pub use self::rights::Rights;
 use crate::base::retry::{Policy, Retryable};
 use crate::base::secret::Redactor;
-use crate::base::shutdown::{Shutdown, Watched};
-use crate::config::{Config, VARIABLES};
-use crate::postgres::conninfo::Conninfo;
-use crate::store::key::Format;
+use crate::base::shutdown::Shutdown;
 
 const CONNECT: Policy =
     Policy { tries: 3, first_wait: Duration::from_secs(2), longest_wait: Duration::from_secs(10) };
-/// Where distributions keep clients of several majors side by side: Alpine, Debian, Red Hat.
-const LAYOUTS: [(&str, &str); 3] =
-    [("/usr/libexec/postgresql", ""), ("/usr/lib/postgresql/", "/bin"), ("/usr/pgsql-", "/bin")];
-/// Majors to look for there.
-const MAJORS: std::ops::RangeInclusive<u32> = 10..=30;
-/// As large as Linux lets everybody have it (/proc/sys/fs/pipe-max-size).
-const PIPE_SIZE: usize = 1 << 20;
-/// An error shows so many of the first lines of a child's messages, and of the last; the log shows them all.
-const FIRST_LINES: usize = 4;
-const LAST_LINES: usize = 4;
-/// More of a line is not read; shown is less, so that half a password at the end is not shown either.
-const LONGEST_LINE: u64 = 64 * 1024;
-const SHOWN_OF_A_LINE: usize = 4096;
-/// libpq's settings that notice a server that is gone, where the connection string has none of its own.
+/// libpq's settings that notice a server that is gone. The connection string's own settings win.
 const DEFAULTS: [(&str, &str); 5] = [
     ("application_name", "pgkeep"),
     ("connect_timeout", "10"),
@@ -65,42 +50,27 @@ pub struct Server {
     pub database_size: u64,
 }
 
-/// A directory with `psql` and `pg_dump` of one version.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Programs {
-    /// Where they are.
-    pub directory: PathBuf,
-    /// Such as `16.4`.
-    pub version: String,
-    /// Such as 16.
-    pub major: u32,
-}
-
-/// What is needed to start a child.
+/// A database of a server, and the programs to reach it with.
 #[derive(Clone)]
-pub struct Postgres<'a> {
+pub struct Postgres {
     connection: Conninfo,
+    /// The newest client here: it understands every server.
+    psql: Programs,
     redactor: Redactor,
-    config: &'a Config,
-    shutdown: &'a Shutdown,
+    shutdown: Shutdown,
 }
 
-impl<'a> Postgres<'a> {
-    /// The configured database. A forced `shutdown` ends its children.
-    pub fn new(config: &'a Config, shutdown: &'a Shutdown) -> Self {
-        Self::at(&config.connection, config, shutdown)
-    }
-
-    /// Any other database.
-    pub fn at(connection: &Conninfo, config: &'a Config, shutdown: &'a Shutdown) -> Self {
+impl Postgres {
+    /// The database that `connection` names. A forced `shutdown` ends the children.
+    pub fn new(connection: &Conninfo, clients: &Clients, redactor: &Redactor, shutdown: &Shutdown) -> Self {
         let mut connection = connection.clone();
         for (keyword, value) in DEFAULTS {
             if connection.get(keyword).is_none() {
                 connection.set(keyword, value);
             }
         }
-        let redactor = config.redactor().and(connection.password());
-        Postgres { connection, redactor, config, shutdown }
+        let redactor = redactor.clone().and(connection.password());
+        Postgres { connection, psql: clients.newest().clone(), redactor, shutdown: shutdown.clone() }
     }
 
     /// Another database of the same server.
@@ -110,8 +80,8 @@ impl<'a> Postgres<'a> {
         other
     }
 
-    /// The same, with children that go on when a stop is forced: they clean up.
-    pub fn unstoppable(&self, shutdown: &'a Shutdown) -> Self {
+    /// The same, with children that only another `shutdown` ends.
+    pub fn with_shutdown(&self, shutdown: Shutdown) -> Self {
         Postgres { shutdown, ..self.clone() }
     }
 
@@ -119,37 +89,36 @@ impl<'a> Postgres<'a> {
     ///
     /// # Errors
     /// psql's own words of the last try.
-    pub fn ask_server(&self, programs: &Programs) -> Result<Server> {
+    pub fn ask_server(&self) -> Result<Server> {
         let sleep = |wait| self.shutdown.sleep_unless_forced(wait);
-        Ok(CONNECT.run(sleep, || self.ask(programs).map_err(Attempt))?)
+        Ok(CONNECT.run(sleep, || self.ask().map_err(Attempt))?)
     }
 
     /// The same with one try.
     ///
     /// # Errors
     /// psql's own words.
-    pub fn ask(&self, programs: &Programs) -> Result<Server> {
+    pub fn ask(&self) -> Result<Server> {
         const QUERY: &str =
             "SELECT current_setting('server_version_num'), current_setting('server_version'), \
                              pg_database_size(current_database());";
         let database = self.connection.get("dbname").unwrap_or_default();
-        let answer = self.query(programs, QUERY);
-        let answer = answer.with_context(|| format!("cannot reach database \"{database}\""))?;
+        let answer = self.query(QUERY).with_context(|| format!("cannot reach database \"{database}\""))?;
         parse_server(&answer).ok_or_else(|| anyhow!("psql answered \"{answer}\" to: {QUERY}"))
     }
 
-    /// Has psql run a script (SQL and psql's own commands, each statement by itself) and answers with what it
-    /// prints: rows, their values between tabs.
+    /// Has psql run a script: SQL and psql's own commands, each statement by itself. Returns what it prints: rows, their
+    /// values between tabs.
     ///
     /// # Errors
     /// psql's own words.
-    pub fn query(&self, programs: &Programs, script: &str) -> Result<String> {
-        let mut command = self.psql(programs);
+    pub fn query(&self, script: &str) -> Result<String> {
+        let mut command = self.psql();
         // -A, -t: bare values; -F: a separator that no version contains.
         command.args(["-A", "-t", "-F", "\t"]);
         // psql's words are all in its error.
         let mut child = self.start("psql", Level::Debug, command, Stdio::piped())?;
-        // psql reads faster than it answers, so that neither waits for the other; one that ended says why.
+        // psql reads faster than it answers, so neither waits for the other. One that ended says why.
         let sent = child.input().write_all(script.as_bytes());
         child.close_input();
         let mut answer = Vec::new();
@@ -164,29 +133,22 @@ impl<'a> Postgres<'a> {
     ///
     /// # Errors
     /// Where the program cannot be started.
-    pub fn start_psql(&self, programs: &Programs) -> Result<Process> {
-        let mut command = self.psql(programs);
+    pub fn start_psql(&self) -> Result<Process> {
+        let mut command = self.psql();
         // -b: the statement that failed is shown.
         command.args(["-b", "-o", "/dev/null"]);
         self.start("psql", Level::Warn, command, Stdio::piped())
     }
 
-    /// -X: no psqlrc; -f -: messages name the line.
-    fn psql(&self, programs: &Programs) -> Command {
-        let mut command = self.command(&programs.directory.join("psql"));
-        command.args(["-X", "-q", "-w", "-v", "ON_ERROR_STOP=1", "-f", "-"]);
-        command
-    }
-
-    /// Starts pg_dump. The custom format is left uncompressed: compressing is pgkeep's part.
+    /// Starts pg_dump. A table's lock is waited for no longer than `lock_timeout`. The custom format is left
+    /// uncompressed: compressing is pgkeep's part.
     ///
     /// # Errors
     /// Where the program cannot be started.
-    pub fn dump(&self, programs: &Programs, format: Format) -> Result<Process> {
+    pub fn dump(&self, programs: &Programs, format: Format, lock_timeout: Duration) -> Result<Process> {
         let mut command = self.command(&programs.directory.join("pg_dump"));
-        let lock_timeout = self.config.lock_timeout.as_millis();
         command.args(["--no-password", &format!("--format={format}"), "--compress=0"]);
-        command.arg(format!("--lock-wait-timeout={lock_timeout}"));
+        command.arg(format!("--lock-wait-timeout={}", lock_timeout.as_millis()));
         self.start("pg_dump", Level::Warn, command, Stdio::null())
     }
 
@@ -201,148 +163,24 @@ impl<'a> Postgres<'a> {
         self.start("pg_restore", Level::Warn, command, Stdio::piped())
     }
 
+    /// -X: no psqlrc; -f -: messages name the line.
+    fn psql(&self) -> Command {
+        let mut command = self.command(&self.psql.directory.join("psql"));
+        command.args(["-X", "-q", "-w", "-v", "ON_ERROR_STOP=1", "-f", "-"]);
+        command
+    }
+
     fn command(&self, program: &Path) -> Command {
-        let mut command = Command::new(program);
+        let mut command = process::command(program);
         command.arg("-d").arg(self.connection.without_password());
-        // What pgkeep was given is none of the child's business, least of all the keys.
-        for name in VARIABLES.iter().filter(|name| **name != "TZ") {
-            command.env_remove(name);
-        }
         if let Some(password) = self.connection.password() {
             command.env("PGPASSWORD", password.expose());
         }
         command
     }
 
-    fn start(&self, name: &'static str, level: Level, mut command: Command, stdin: Stdio) -> Result<Process> {
-        let program = command.get_program().to_string_lossy().into_owned();
-        command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-        let mut child = command.spawn().with_context(|| format!("cannot start {program}"))?;
-        let group = Pid::from_child(&child);
-        let watched = self.shutdown.watch(group);
-        let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
-            unreachable!("both were asked for as pipes");
-        };
-        // Larger, the pipe lets the child and this process take turns less often. A container may not be
-        // allowed to.
-        let _ = fcntl_setpipe_size(&stdout, PIPE_SIZE);
-        let stdin = child.stdin.take();
-        if let Some(stdin) = &stdin {
-            let _ = fcntl_setpipe_size(stdin, PIPE_SIZE);
-        }
-        let redactor = self.redactor.clone();
-        let messages = thread::Builder::new()
-            .name(format!("{name} messages"))
-            .spawn(move || relay_messages(name, level, BufReader::new(stderr), &redactor))?;
-        Ok(Process { name, child, group, stdin, stdout, messages: Some(messages), watched: Some(watched) })
-    }
-}
-
-/// A running child. Dropped before its end, it is killed with its whole process group.
-pub struct Process {
-    name: &'static str,
-    child: Child,
-    group: Pid,
-    stdin: Option<ChildStdin>,
-    stdout: ChildStdout,
-    messages: Option<JoinHandle<Vec<String>>>,
-    watched: Option<Watched>,
-}
-
-impl Process {
-    /// What it writes.
-    pub fn output(&mut self) -> &mut ChildStdout {
-        &mut self.stdout
-    }
-
-    /// What it reads, where it was started to. Before it is closed, the child is killed, unless
-    /// [`Process::finish`] or [`Process::close_input`] closes it: an end is something that a child acts upon.
-    pub fn input(&mut self) -> &mut ChildStdin {
-        self.stdin.as_mut().expect("an input that is open")
-    }
-
-    /// Tells the child that there is no more to read.
-    pub fn close_input(&mut self) {
-        self.stdin = None;
-    }
-
-    /// Closes its input and waits for the end.
-    ///
-    /// # Errors
-    /// Any status but 0, with the child's last messages.
-    pub fn finish(mut self) -> Result<()> {
-        self.close_input();
-        let (status, messages) = self.reap()?;
-        if status.success() {
-            return Ok(());
-        }
-        let messages = if messages.is_empty() { "it said nothing".into() } else { messages.join(" | ") };
-        bail!("{} failed ({status}): {messages}", self.name)
-    }
-
-    fn reap(&mut self) -> Result<(ExitStatus, Vec<String>)> {
-        let waiting = || format!("cannot wait for {}", self.name);
-        // What the child has started and left behind would keep its standard error open. The group goes before
-        // the child is reaped, while its id cannot be another's.
-        let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-        retry_on_intr(|| waitid(WaitId::Pid(self.group), ended)).with_context(waiting)?;
-        let _ = kill_process_group(self.group, Signal::KILL);
-        let status = self.child.wait().with_context(waiting)?;
-        self.watched = None;
-        let messages = self.messages.take().map(JoinHandle::join);
-        Ok((status, messages.and_then(Result::ok).unwrap_or_default()))
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        if self.watched.is_some() {
-            debug!("ending {} (process group {})", self.name, self.group.as_raw_nonzero());
-            let _ = kill_process_group(self.group, Signal::KILL);
-            let _ = self.reap();
-        }
-    }
-}
-
-/// Whether a failure is that the other end of a pipe was closed.
-pub fn is_broken_pipe(failure: &anyhow::Error) -> bool {
-    let io = failure.chain().find_map(|cause| cause.downcast_ref::<io::Error>());
-    io.is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe)
-}
-
-/// Logs what a child says, line by line, and answers with the first and the last lines.
-fn relay_messages(name: &str, level: Level, mut messages: impl BufRead, redactor: &Redactor) -> Vec<String> {
-    let (mut first, mut last, mut left_out) = (Vec::new(), VecDeque::new(), false);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        match messages.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line) {
-            Ok(0) | Err(_) => {
-                first.extend(left_out.then(|| "…".to_owned()));
-                first.extend(last);
-                return first;
-            }
-            Ok(_) => {}
-        }
-        if !line.ends_with(b"\n") {
-            // The rest is dropped unseen: half a password at its beginning would not be recognised.
-            let _ = messages.skip_until(b'\n');
-        }
-        let text = redactor.clean(String::from_utf8_lossy(&line).trim_end());
-        let text: String = text.chars().take(SHOWN_OF_A_LINE).collect();
-        if text.is_empty() {
-            continue;
-        }
-        log!(level, "{name} says: {text}");
-        if first.len() < FIRST_LINES {
-            first.push(text);
-            continue;
-        }
-        last.push_back(text);
-        if last.len() > LAST_LINES {
-            last.pop_front();
-            left_out = true;
-        }
+    fn start(&self, name: &'static str, level: Level, command: Command, stdin: Stdio) -> Result<Process> {
+        process::start(name, level, command, stdin, self.redactor.clone(), &self.shutdown)
     }
 }
 
@@ -375,101 +213,9 @@ fn parse_server(answer: &str) -> Option<Server> {
     Some(Server { version, major: number / 10_000, database_size })
 }
 
-/// The clients that are installed, the newest first: in `BACKUP_PG_BIN` alone where it is set, else where
-/// distributions put them and on `PATH`.
-///
-/// # Errors
-/// Where there are none.
-pub fn installed(only: Option<&Path>) -> Result<Vec<Programs>> {
-    let directories: Vec<PathBuf> = match only {
-        Some(directory) => vec![directory.to_owned()],
-        None => {
-            let side_by_side = LAYOUTS.iter().flat_map(|(before, behind)| {
-                MAJORS.map(move |major| PathBuf::from(format!("{before}{major}{behind}")))
-            });
-            let path = env::var_os("PATH").unwrap_or_default();
-            side_by_side.chain(env::split_paths(&path)).collect()
-        }
-    };
-    let mut found: Vec<Programs> = Vec::new();
-    let mut broken = None;
-    for directory in directories {
-        if ["pg_dump", "psql"].iter().all(|program| fs::metadata(directory.join(program)).is_ok()) {
-            match version_of(&directory) {
-                Ok(programs) if !found.iter().any(|known| known.major == programs.major) => {
-                    found.push(programs)
-                }
-                Ok(_) => {}
-                Err(problem) => {
-                    debug!("left alone: {problem:#}");
-                    broken = Some(problem);
-                }
-            }
-        }
-    }
-    if found.is_empty() {
-        if let Some(problem) = broken {
-            return Err(problem.context("PostgreSQL's client does not work"));
-        }
-        bail!(
-            "no pg_dump and psql found: install PostgreSQL's client (postgresql-client), or set BACKUP_PG_BIN to \
-             the directory that has them"
-        );
-    }
-    found.sort_by_key(|programs| std::cmp::Reverse(programs.major));
-    Ok(found)
-}
-
-fn version_of(directory: &Path) -> Result<Programs> {
-    let program = directory.join("pg_dump");
-    let output = Command::new(&program).arg("--version").output();
-    let output = output.with_context(|| format!("cannot start {}", program.display()))?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let version = text.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()));
-    let version =
-        version.with_context(|| format!("{} --version says \"{}\"", program.display(), text.trim()))?;
-    let digits = version.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
-    let major = digits.parse().with_context(|| format!("{}: no major in {version}", program.display()))?;
-    Ok(Programs { directory: directory.to_owned(), version: version.to_owned(), major })
-}
-
-/// The clients to dump a server with: its own major, else the next newer one, because an older pg_dump
-/// refuses a newer server (<https://www.postgresql.org/docs/current/app-pgdump.html#APP-PGDUMP-NOTES>).
-///
-/// # Errors
-/// Where all are older than the server.
-pub fn choose(installed: &[Programs], server: &Server) -> Result<Programs> {
-    let fitting = installed.iter().filter(|programs| programs.major >= server.major);
-    fitting.min_by_key(|programs| programs.major).cloned().with_context(|| {
-        let newest = installed.iter().map(|programs| programs.version.as_str()).next().unwrap_or("none");
-        format!(
-            "the server is PostgreSQL {}, but the newest client here is {newest}: install the client of PostgreSQL {}",
-            server.version, server.major
-        )
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn programs(major: u32) -> Programs {
-        Programs { directory: PathBuf::new(), version: format!("{major}.1"), major }
-    }
-
-    fn server(major: u32) -> Server {
-        Server { version: format!("{major}.2"), major, database_size: 0 }
-    }
-
-    #[test]
-    fn the_servers_own_major_is_chosen_else_the_next_newer() {
-        let installed = [programs(18), programs(17), programs(15)];
-        for (of, chosen) in [(15, 15), (16, 17), (17, 17), (18, 18), (14, 15)] {
-            assert_eq!(choose(&installed, &server(of)).unwrap().major, chosen);
-        }
-        let problem = choose(&installed, &server(19)).unwrap_err().to_string();
-        assert!(problem.contains("19.2") && problem.contains("18.1"), "{problem}");
-    }
 
     #[test]
     fn the_servers_answer_is_read() {
@@ -478,14 +224,5 @@ mod tests {
         assert_eq!(server.version, "15.18 (Debian 15.18-0+deb12u1)");
         assert_eq!(parse_server(""), None);
         assert_eq!(parse_server("150018\t15.18"), None);
-    }
-
-    #[test]
-    fn messages_are_redacted_and_bounded_and_the_first_and_last_are_kept() {
-        let redactor = Redactor::new([crate::base::secret::Secret::new("hush")]);
-        let text = format!("1\n2\n\n3 hush\n4\n{}\n6", "x".repeat(LONGEST_LINE as usize + 10));
-        let relay = |text: &str| relay_messages("test", Level::Debug, text.as_bytes(), &redactor);
-        assert_eq!(relay(&text), ["1", "2", "3 ***", "4", &"x".repeat(SHOWN_OF_A_LINE), "6"]);
-        assert_eq!(relay(&format!("{text}\n7\n8\n9\n")), ["1", "2", "3 ***", "4", "…", "6", "7", "8", "9"]);
     }
 }

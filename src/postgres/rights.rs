@@ -3,7 +3,8 @@
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::postgres::{Postgres, Programs};
+use super::Postgres;
+use crate::base::units;
 
 /// The role that everybody can be made a member of to read everything, and the first major that has it.
 const READS_ALL: (&str, u32) = ("pg_read_all_data", 14);
@@ -62,8 +63,8 @@ impl Rights {
     ///
     /// # Errors
     /// psql's own words.
-    pub fn ask(postgres: &Postgres<'_>, psql: &Programs) -> Result<Self> {
-        let answer = postgres.query(psql, QUERY).context("the role's rights cannot be found out")?;
+    pub fn ask(postgres: &Postgres) -> Result<Self> {
+        let answer = postgres.query(QUERY).context("the role's rights cannot be found out")?;
         Self::read(&answer).with_context(|| format!("psql answered \"{answer}\" to: {QUERY}"))
     }
 
@@ -107,9 +108,7 @@ impl Rights {
 
 impl Relations {
     fn list(&self) -> Option<String> {
-        let more = self.count.saturating_sub(self.names.len());
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        (self.count > 0).then(|| self.names.join(", ") + &more)
+        (self.count > 0).then(|| units::first_few(&self.names, self.count))
     }
 }
 

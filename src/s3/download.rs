@@ -8,7 +8,8 @@ use ureq::http::header::{CONTENT_LENGTH, CONTENT_RANGE, ETAG};
 use ureq::http::{HeaderMap, StatusCode};
 use ureq::BodyReader;
 
-use super::{Body, Client, Fault, Result, S3Error};
+use super::request::Body;
+use super::{Client, Fault, Result, S3Error};
 
 const OPERATION: &str = "GetObject";
 

@@ -4,7 +4,8 @@ use chrono::{DateTime, Utc};
 use roxmltree::{Document, Node};
 use rusty_s3::S3Action;
 
-use super::{Body, Client, Fault, Result};
+use super::request::Body;
+use super::{Client, Fault, Result};
 
 /// An upload that was neither completed nor aborted: invisible, and billed.
 #[derive(Clone, Debug, PartialEq, Eq)]

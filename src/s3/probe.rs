@@ -6,7 +6,8 @@ use rusty_s3::S3Action;
 use ureq::http::header::DATE;
 use ureq::http::Request;
 
-use super::{Body, Client, Fault, Metadata, Result, STALL_TIMEOUT};
+use super::request::{Body, STALL_TIMEOUT};
+use super::{Client, Fault, Metadata, Result};
 
 impl Client {
     /// What time it is at S3, where it says so. The request is not signed: it shows that S3 can be reached, and

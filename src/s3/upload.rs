@@ -10,9 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, ensure, Context, Error, Result};
 use log::warn;
 
-use super::{Client, Metadata};
+use super::{Client, Metadata, Part};
 use crate::base::shutdown::Shutdown;
-use crate::dump::spool::Part;
 
 /// S3's limits of a multipart upload
 /// (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>).

@@ -6,11 +6,21 @@
 //! becomes 03:30), and one that comes twice fires the first time. Only an expression that names every hour
 //! follows the passing of time instead, and fires in both passes of a repeated hour, as cron(8) does.
 
-pub mod agenda;
+mod agenda;
 
 use std::str::FromStr;
 
+pub use self::agenda::Agenda;
 use chrono::{DateTime, Days, NaiveDateTime, Offset, TimeDelta, TimeZone, Utc};
+
+/// A schedule as it was written, and what it means.
+#[derive(Clone, Debug)]
+pub struct Interval {
+    /// The crontab(5) expression.
+    pub expression: String,
+    /// Its meaning.
+    pub schedule: Schedule,
+}
 
 /// A crontab(5) expression: five fields or one of the `@` names.
 #[derive(Clone, Debug)]

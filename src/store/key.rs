@@ -5,33 +5,13 @@
 //! is somebody else's, and nothing here ever touches it.
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Write};
+use std::fmt::Write;
 
 use chrono::{DateTime, NaiveDateTime, Timelike, Utc};
 
+use crate::base::units::{self, TIMESTAMP};
+use crate::postgres::Format;
 use crate::s3::Object;
-
-/// How a name tells the time.
-pub(crate) const TIME_FORMAT: &str = "%Y-%m-%d_%H-%M-%S";
-
-/// What is inside the gzip.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// pg_dump's plain format: SQL for psql.
-    Plain,
-    /// pg_dump's custom format, for pg_restore.
-    Custom,
-}
-
-impl Format {
-    /// The name's ending.
-    pub fn extension(self) -> &'static str {
-        match self {
-            Format::Plain => "sql.gz",
-            Format::Custom => "dump.gz",
-        }
-    }
-}
 
 /// A whole backup in the bucket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,17 +28,23 @@ pub struct Backup {
 
 /// Where the backups of one database are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Catalog {
+pub struct Keys {
     /// What every key of a backup begins with, up to the time.
     prefix: String,
 }
 
-impl Catalog {
+impl Backup {
+    /// The name of its object without the folders.
+    pub fn file_name(&self) -> &str {
+        self.key.rsplit('/').next().unwrap_or_default()
+    }
+}
+
+impl Keys {
     /// The backups of `database` below `path`, which is empty or ends without a slash.
     pub fn new(path: &str, database: &str) -> Self {
         let name = escape(database);
-        let path = if path.is_empty() { String::new() } else { format!("{path}/") };
-        Catalog { prefix: format!("{path}{name}/{name}_") }
+        Keys { prefix: format!("{}{name}/{name}_", folder(path)) }
     }
 
     /// The prefix to list. It ends in `_`, so that a database `app2` is not listed with `app`; a database
@@ -67,17 +53,21 @@ impl Catalog {
         &self.prefix
     }
 
+    /// The prefix of the backups of one day, which begin with `time`'s date.
+    pub fn day(&self, time: DateTime<Utc>) -> String {
+        format!("{}{}", self.prefix, time.format("%Y-%m-%d"))
+    }
+
     /// The key of a backup that began at `time`.
     pub fn key(&self, time: DateTime<Utc>, format: Format) -> String {
-        format!("{}{}.{}", self.prefix, time.format(TIME_FORMAT), format.extension())
+        format!("{}{}.{}", self.prefix, units::timestamp(time), extension(format))
     }
 
     /// Reads a key: its time and format, or `None` where it is not exactly of the grammar.
     pub fn parse(&self, key: &str) -> Option<(DateTime<Utc>, Format)> {
         let (time, extension) = key.strip_prefix(&self.prefix)?.split_once('.')?;
-        let format =
-            [Format::Plain, Format::Custom].into_iter().find(|known| known.extension() == extension)?;
-        let time = NaiveDateTime::parse_from_str(time, TIME_FORMAT).ok()?.and_utc();
+        let format = Format::ALL.into_iter().find(|known| self::extension(*known) == extension)?;
+        let time = NaiveDateTime::parse_from_str(time, TIMESTAMP).ok()?.and_utc();
         // chrono reads `2026-1-2` too, and a 60th second; the grammar is what a clock writes.
         (self.key(time, format) == key && time.nanosecond() == 0).then_some((time, format))
     }
@@ -94,10 +84,26 @@ impl Catalog {
     }
 }
 
+/// What the keys of all databases' backups begin with.
+pub fn folder(path: &str) -> String {
+    if path.is_empty() {
+        String::new()
+    } else {
+        format!("{path}/")
+    }
+}
+
+fn extension(format: Format) -> &'static str {
+    match format {
+        Format::Plain => "sql.gz",
+        Format::Custom => "dump.gz",
+    }
+}
+
 /// The backups of every database below `path`, by the database's name, each database's oldest first; all else
 /// among the bucket's objects is left out.
 pub fn by_database(path: &str, objects: impl IntoIterator<Item = Object>) -> BTreeMap<String, Vec<Backup>> {
-    let folder = if path.is_empty() { String::new() } else { format!("{path}/") };
+    let folder = folder(path);
     let mut found: BTreeMap<String, Vec<Object>> = BTreeMap::new();
     for object in objects {
         let name = object.key.strip_prefix(&folder).and_then(|rest| unescape(rest.split_once('/')?.0));
@@ -106,24 +112,15 @@ pub fn by_database(path: &str, objects: impl IntoIterator<Item = Object>) -> BTr
         }
     }
     let backups = found.into_iter().map(|(database, objects)| {
-        let backups = Catalog::new(path, &database).backups(objects);
+        let backups = Keys::new(path, &database).backups(objects);
         (database, backups)
     });
     backups.filter(|(_, backups)| !backups.is_empty()).collect()
 }
 
-impl fmt::Display for Format {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Format::Plain => "plain",
-            Format::Custom => "custom",
-        })
-    }
-}
-
 /// A byte outside `[A-Za-z0-9_-]` becomes `.` and two lower-case hex digits: no two databases share a name,
 /// and keys need no encoding anywhere.
-pub(crate) fn escape(database: &str) -> String {
+pub fn escape(database: &str) -> String {
     let mut name = String::with_capacity(database.len());
     for byte in database.bytes() {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-') {
@@ -155,17 +152,17 @@ mod tests {
 
     #[test]
     fn a_key_and_its_time_are_the_same_thing() {
-        let catalog = Catalog::new("backups/prod", "shop");
+        let keys = Keys::new("backups/prod", "shop");
         let time = "2026-11-23T03:00:09Z".parse().unwrap();
-        let key = catalog.key(time, Format::Plain);
+        let key = keys.key(time, Format::Plain);
         assert_eq!(key, "backups/prod/shop/shop_2026-11-23_03-00-09.sql.gz");
-        assert_eq!(catalog.parse(&key), Some((time, Format::Plain)));
-        assert_eq!(catalog.parse(&catalog.key(time, Format::Custom)), Some((time, Format::Custom)));
+        assert_eq!(keys.parse(&key), Some((time, Format::Plain)));
+        assert_eq!(keys.parse(&keys.key(time, Format::Custom)), Some((time, Format::Custom)));
     }
 
     #[test]
     fn a_key_of_any_other_form_is_somebody_elses() {
-        let catalog = Catalog::new("b", "app");
+        let keys = Keys::new("b", "app");
         for key in [
             "b/app/app_2026-11-23_03-00-09.sql",
             "b/app/app_2026-11-23_03-00-09.sql.gz.part",
@@ -182,13 +179,13 @@ mod tests {
             "x/b/app/app_2026-11-23_03-00-09.sql.gz",
             "app/app_2026-11-23_03-00-09.sql.gz",
         ] {
-            assert_eq!(catalog.parse(key), None, "{key}");
+            assert_eq!(keys.parse(key), None, "{key}");
         }
     }
 
     #[test]
     fn any_database_name_makes_a_plain_key() {
-        assert_eq!(Catalog::new("", "a b\"é/.").prefix(), "a.20b.22.c3.a9.2f.2e/a.20b.22.c3.a9.2f.2e_");
+        assert_eq!(Keys::new("", "a b\"é/.").prefix(), "a.20b.22.c3.a9.2f.2e/a.20b.22.c3.a9.2f.2e_");
     }
 
     #[test]
@@ -233,9 +230,9 @@ mod tests {
         crate::base::fuzz::feed(&seeds, |key| {
             let object = Object { key: key.to_owned(), size: 1 };
             for (database, backups) in by_database("b", [object]) {
-                let catalog = Catalog::new("b", &database);
-                assert_eq!(catalog.key(backups[0].time, backups[0].format), key);
-                assert_eq!(catalog.parse(key), Some((backups[0].time, backups[0].format)));
+                let keys = Keys::new("b", &database);
+                assert_eq!(keys.key(backups[0].time, backups[0].format), key);
+                assert_eq!(keys.parse(key), Some((backups[0].time, backups[0].format)));
             }
             let name = escape(key);
             assert!(name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)));

@@ -1,5 +1,170 @@
-//! The bucket as backups.
+//! The bucket as backups: this database's backups, by exact name.
 
-pub mod key;
-pub mod retention;
-pub mod select;
+mod key;
+mod retention;
+mod select;
+
+use std::collections::BTreeMap;
+
+use anyhow::{bail, ensure, Context, Result};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
+use log::{debug, info, warn};
+
+pub use self::key::{escape, Backup};
+pub use self::retention::{plan, Decision, Policy};
+use crate::postgres::Format;
+use crate::s3::{Client, PendingUpload, S3Error};
+use key::Keys;
+
+/// An unfinished upload older than this was left by a crash.
+const STALE_AFTER: TimeDelta = TimeDelta::days(1);
+
+/// The backups of one database in the bucket.
+#[derive(Clone)]
+pub struct Store {
+    /// The bucket itself.
+    pub client: Client,
+    database: String,
+    path: String,
+    keys: Keys,
+}
+
+/// A backup, and the name of its database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Selected {
+    /// The database's name.
+    pub database: String,
+    /// The backup.
+    pub backup: Backup,
+}
+
+impl Store {
+    /// The backups of `database` below `path`, which is empty or has no slash at its end.
+    pub fn new(client: Client, path: &str, database: &str) -> Self {
+        let keys = Keys::new(path, database);
+        Store { client, database: database.to_owned(), path: path.to_owned(), keys }
+    }
+
+    /// The same backups, through another client.
+    pub fn with_client(&self, client: Client) -> Self {
+        Store { client, ..self.clone() }
+    }
+
+    /// `s3://bucket/key` of a backup.
+    pub fn place(&self, backup: &Backup) -> String {
+        self.client.place(&backup.key)
+    }
+
+    /// What the places of all this database's backups begin with.
+    pub fn location(&self) -> String {
+        format!("{}…", self.client.place(self.keys.prefix()))
+    }
+
+    /// What the places of every database's backups begin with.
+    pub fn location_of_all(&self) -> String {
+        format!("{}…", self.client.place(&key::folder(&self.path)))
+    }
+
+    /// The name of a backup of this time and format.
+    pub fn key(&self, time: DateTime<Utc>, format: Format) -> String {
+        self.keys.key(time, format)
+    }
+
+    /// A key beside the backups', and no backup's: for an object that is deleted at once.
+    pub fn canary_key(&self) -> String {
+        format!("{}check-{:016x}", self.keys.prefix(), fastrand::u64(..))
+    }
+
+    /// This database's backups, the oldest first.
+    ///
+    /// # Errors
+    /// Where the bucket cannot be listed.
+    pub fn list(&self) -> Result<Vec<Backup>, S3Error> {
+        Ok(self.keys.backups(self.client.list_objects(self.keys.prefix())?))
+    }
+
+    /// The backups of every database below the path, by the database's name; each database's oldest first.
+    ///
+    /// # Errors
+    /// Where the bucket cannot be listed.
+    pub fn list_all(&self) -> Result<BTreeMap<String, Vec<Backup>>, S3Error> {
+        let objects = self.client.list_objects(&key::folder(&self.path))?;
+        Ok(key::by_database(&self.path, objects))
+    }
+
+    /// `now`, or the next second that no backup is named by. The listing also shows, before any dump begins, whether
+    /// the bucket is there and can be read.
+    ///
+    /// # Errors
+    /// Where the bucket cannot be listed.
+    pub fn free_time(&self, now: DateTime<Utc>) -> Result<DateTime<Utc>, S3Error> {
+        let taken = self.keys.backups(self.client.list_objects(&self.keys.day(now))?);
+        let mut time = now.trunc_subsecs(0);
+        while taken.iter().any(|backup| backup.time == time) {
+            time += TimeDelta::seconds(1);
+        }
+        Ok(time)
+    }
+
+    /// Finds what `which` means: `latest`, a time in UTC or its beginning (the newest match), both among this
+    /// database's backups; or the key of any database's backup below the path.
+    ///
+    /// # Errors
+    /// Where there is none; the text names the nearest.
+    pub fn find(&self, which: &str) -> Result<Selected> {
+        if which.contains('/') || which.ends_with(".gz") {
+            return self.find_key(which);
+        }
+        let backups = self.list().context("cannot list the backups")?;
+        let Some(newest) = backups.last() else {
+            bail!("there is no backup of database \"{}\" at {}", self.database, self.location());
+        };
+        let backup = if which == "latest" { newest } else { select::by_time(which, &backups)? };
+        Ok(Selected { database: self.database.clone(), backup: backup.clone() })
+    }
+
+    fn find_key(&self, which: &str) -> Result<Selected> {
+        let key = which.strip_prefix(&self.client.place("")).unwrap_or(which);
+        ensure!(!key.starts_with("s3://"), "{key} is in another bucket than S3_BUCKET");
+        // A listing tells the size too, and says why if the bucket cannot be read.
+        let mut objects = self.client.list_objects(key).context("cannot list the backups")?;
+        objects.retain(|object| object.key == key);
+        let found = key::by_database(&self.path, objects).into_iter().next();
+        match found.and_then(|(database, backups)| Some((database, backups.into_iter().next()?))) {
+            Some((database, backup)) => Ok(Selected { database, backup }),
+            None => bail!(
+                "{} is no backup of pgkeep's: `pgkeep list --all` shows the keys of those below S3_PATH",
+                self.client.place(key)
+            ),
+        }
+    }
+
+    /// This database's uploads that are neither completed nor aborted. Not every S3-compatible server can list
+    /// them; that is no reason not to back up.
+    pub fn pending_uploads(&self) -> Vec<PendingUpload> {
+        match self.client.list_multipart_uploads(self.keys.prefix()) {
+            Ok(uploads) => {
+                uploads.into_iter().filter(|upload| self.keys.parse(&upload.key).is_some()).collect()
+            }
+            Err(error) => {
+                debug!("unfinished uploads are not looked for: {error}");
+                Vec::new()
+            }
+        }
+    }
+
+    /// Aborts the uploads that a crash left behind.
+    pub fn sweep(&self, now: DateTime<Utc>) {
+        for upload in self.pending_uploads() {
+            if now - upload.initiated < STALE_AFTER {
+                continue;
+            }
+            match self.client.abort_multipart_upload(&upload.key, &upload.id) {
+                Ok(()) => {
+                    info!("aborted the upload {} of {}, begun {}", upload.id, upload.key, upload.initiated);
+                }
+                Err(error) => warn!("the stale upload {} could not be aborted: {error}", upload.id),
+            }
+        }
+    }
+}

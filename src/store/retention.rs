@@ -4,8 +4,8 @@ use std::fmt;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use super::Backup;
 use crate::base::units;
-use crate::store::key::Backup;
 
 /// How long backups are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +71,10 @@ pub fn plan(backups: &[Backup], policy: Policy, now: DateTime<Utc>) -> Vec<Decis
             _ if Some(backup.time) == newest => ("the newest".to_owned(), None),
             None => ("no retention is set".to_owned(), None),
             Some(days) => (
-                format!("{} old, kept for {days} d", days_and_hours(now - backup.time)),
+                format!(
+                    "{} old, kept for {days} d",
+                    units::duration((now - backup.time).to_std().unwrap_or_default())
+                ),
                 // None: later than any calendar goes.
                 backup.time.checked_add_signed(TimeDelta::days(days.into())),
             ),
@@ -84,16 +87,10 @@ pub fn plan(backups: &[Backup], policy: Policy, now: DateTime<Utc>) -> Vec<Decis
     decisions
 }
 
-/// An age for people: `3 d 4 h`.
-pub fn days_and_hours(age: TimeDelta) -> String {
-    let hours = age.num_hours().max(0);
-    format!("{} d {} h", hours / 24, hours % 24)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::key::Format;
+    use crate::postgres::Format;
 
     fn backup(time: &str) -> Backup {
         Backup { key: time.to_owned(), time: time.parse().unwrap(), format: Format::Plain, size: 1 }

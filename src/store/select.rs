@@ -1,69 +1,21 @@
-//! Which backup is meant: the newest, one of a time, or one of a key.
+//! Which backup a time means. Pure.
 
-use anyhow::{bail, ensure, Context, Result};
+use anyhow::{bail, Context, Result};
 use chrono::{DateTime, NaiveDateTime, Utc};
 
-use crate::commands::list;
-use crate::config::Config;
-use crate::s3::Client;
-use crate::store::key::{self as catalog, Backup, TIME_FORMAT};
+use super::Backup;
+use crate::base::units::{self, TIMESTAMP};
 
 /// What a time is completed with, where only its beginning is given.
 const EARLIEST: &str = "0000-01-01_00-00-00";
 /// Of the backups that were not meant, so many are named.
 const NEAREST: usize = 3;
 
-/// A backup, and the database that it is of.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Selected {
-    /// The database's name.
-    pub database: String,
-    /// The backup.
-    pub backup: Backup,
-}
-
-/// Finds what `which` means: `latest`, a time in UTC or its beginning (the newest match), both among this
-/// database's backups; or the key of any database's backup below the path.
+/// The newest of `backups` (the oldest first) whose time, in UTC, begins with `which`.
 ///
 /// # Errors
 /// Where there is none; the text names the nearest.
-pub fn find(config: &Config, s3: &Client, which: &str) -> Result<Selected> {
-    let catalog = config.catalog();
-    if !which.contains('/') && !which.ends_with(".gz") {
-        let backups = list::backups(config, s3)?;
-        let Some(newest) = backups.last() else {
-            bail!(
-                "there is no backup of database \"{}\" at {}…",
-                config.database,
-                s3.place(catalog.prefix())
-            );
-        };
-        let backup = if which == "latest" { newest } else { by_time(which, &backups)? };
-        return Ok(Selected { database: config.database.clone(), backup: backup.clone() });
-    }
-    let key = which.strip_prefix(&s3.place("")).unwrap_or(which);
-    ensure!(!key.starts_with("s3://"), "{key} is in another bucket than S3_BUCKET");
-    // A listing tells the size too, and says why where the bucket cannot be read.
-    let objects = s3
-        .list_objects(key)
-        .context("cannot list the backups")?
-        .into_iter()
-        .filter(|object| object.key == key);
-    let found = catalog::by_database(&config.s3.path, objects);
-    let mut found = found
-        .into_iter()
-        .flat_map(|(database, backups)| backups.into_iter().map(move |b| (database.clone(), b)));
-    match found.next() {
-        Some((database, backup)) => Ok(Selected { database, backup }),
-        None => bail!(
-            "{} is no backup of pgkeep's: `pgkeep list --all` shows the keys of those below S3_PATH",
-            s3.place(key)
-        ),
-    }
-}
-
-/// The newest backup whose time begins with `which`.
-fn by_time<'a>(which: &str, backups: &'a [Backup]) -> Result<&'a Backup> {
+pub fn by_time<'a>(which: &str, backups: &'a [Backup]) -> Result<&'a Backup> {
     let wanted: String = which
         .trim_end_matches('Z')
         .chars()
@@ -73,13 +25,13 @@ fn by_time<'a>(which: &str, backups: &'a [Backup]) -> Result<&'a Backup> {
             c => c,
         })
         .collect();
-    let name = |backup: &Backup| backup.time.format(TIME_FORMAT).to_string();
+    let name = |backup: &Backup| units::timestamp(backup.time);
     // `2026-11-2` is no day, and not meant to be the 20th to the 29th.
     let rest = EARLIEST.get(wanted.len()..).filter(|rest| rest.is_empty() || rest.starts_with(['-', '_']));
     let time = rest.and_then(|rest| {
-        let time = NaiveDateTime::parse_from_str(&format!("{wanted}{rest}"), TIME_FORMAT).ok()?;
+        let time = NaiveDateTime::parse_from_str(&format!("{wanted}{rest}"), TIMESTAMP).ok()?;
         // chrono reads signs too.
-        time.format(TIME_FORMAT).to_string().starts_with(&wanted).then_some(time)
+        time.format(TIMESTAMP).to_string().starts_with(&wanted).then_some(time)
     });
     let Some(time) = time.filter(|_| !wanted.is_empty()) else {
         bail!(
@@ -106,16 +58,17 @@ fn nearest(backups: &[Backup], time: DateTime<Utc>) -> Vec<&Backup> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::key::{Catalog, Format};
+    use crate::postgres::Format;
+    use crate::store::key::Keys;
 
     fn backups() -> Vec<Backup> {
-        let catalog = Catalog::new("", "a");
+        let keys = Keys::new("", "a");
         let times =
             ["2025-12-31_03-00-00", "2026-11-22_03-00-00", "2026-11-23_03-00-00", "2026-11-23_03-00-01"];
-        let time = |text| NaiveDateTime::parse_from_str(text, TIME_FORMAT).unwrap().and_utc();
+        let time = |text| NaiveDateTime::parse_from_str(text, TIMESTAMP).unwrap().and_utc();
         times
             .map(|text| Backup {
-                key: catalog.key(time(text), Format::Plain),
+                key: keys.key(time(text), Format::Plain),
                 time: time(text),
                 format: Format::Plain,
                 size: 1,

@@ -39,7 +39,8 @@ fn an_unknown_command_or_option_is_refused() {
         assert_eq!(outcome.status, 2, "{arguments:?}");
         assert!(outcome.log.contains("--help"), "{}", outcome.log);
     }
-    assert!(pgkeep.succeed(&["--help"]).stdout.contains("BACKUP_RETENTION_DAYS"));
+    assert!(pgkeep.succeed(&["--help-variables"]).stdout.contains("BACKUP_RETENTION_DAYS"));
+    assert!(pgkeep.succeed(&["restore", "--help"]).stdout.contains("--replace"));
     assert!(pgkeep.succeed(&["--version"]).stdout.starts_with("pgkeep "));
 }
 

@@ -63,7 +63,7 @@ fn an_error_is_told_once_with_its_chain_and_a_stack_trace() {
     let errors: Vec<&str> = log.lines().filter(|line| line.contains("[ERROR]")).collect();
     assert!(errors[0].contains("backup failed: pg_dump failed (exit status: 1): oh no"), "{log}");
     let trace = &errors[1..];
-    assert!(trace.iter().any(|line| line.contains("pgkeep::jobs::backup::run")), "{log}");
+    assert!(trace.iter().any(|line| line.contains("pgkeep::jobs::backup::attempt")), "{log}");
     assert!(trace.iter().all(|line| line.contains("  in ") && line.contains("pgkeep::")), "{log}");
 }
 

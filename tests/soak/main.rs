@@ -23,7 +23,6 @@ use pgkeep::base::logging;
 use pgkeep::base::shutdown::Shutdown;
 use pgkeep::config::Config;
 use pgkeep::jobs::backup;
-use pgkeep::s3::Client;
 
 use keeper::{no_clients, Keeper, Outcome};
 use support::postgres::{self, noise, SHOP};
@@ -62,19 +61,13 @@ fn main() {
 /// it, whose schedule could not fire so often.
 fn work() {
     let config = Config::load(false).expect("a configuration");
-    logging::start(config.log_level);
+    logging::start(config.log_level());
     // The first stack trace reads the program's debugging information into memory, and keeps it.
     let _ = Backtrace::force_capture().to_string();
     let shutdown = Shutdown::install().expect("signals");
-    let s3 = Client::new(&config.s3, shutdown.clone());
+    let job = config.job(&shutdown);
     for _ in io::stdin().lines() {
-        match backup::run(&config, &s3, &shutdown) {
-            Ok(backup) => println!("{}", backup.key),
-            Err(failure) => {
-                logging::failure("backup failed", &failure);
-                println!("failed");
-            }
-        }
+        println!("{}", backup::run(&job).map_or("failed".into(), |backup| backup.key));
     }
 }
 

@@ -1,0 +1,225 @@
+//! S3: the clock, every right, and the bucket's settings.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::report::{Report, Verdict};
+use crate::base::units;
+use crate::s3::{Fault, S3Error};
+use crate::store::{Backup, Store};
+
+/// S3 refuses signatures of a clock that is wrong by more
+/// (<https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>, RequestTimeTooSkewed).
+const MOST_SKEW: TimeDelta = TimeDelta::minutes(15);
+/// A clock that is kept in time is never that wrong.
+const USUAL_SKEW: TimeDelta = TimeDelta::minutes(1);
+const SET_THE_CLOCK: &str = "set this host's clock (NTP keeps it right)";
+/// What the canary holds.
+const CANARY: &str = "pgkeep check: this object may be deleted\n";
+
+/// Returns the backups in the bucket.
+pub fn check(store: &Store, report: &mut Report) -> Option<Vec<Backup>> {
+    let s3 = &store.client;
+    match s3.server_time() {
+        Ok(there) => {
+            let (verdict, text) = clock(there, Utc::now());
+            report.line(verdict, "S3", text);
+        }
+        Err(error) => {
+            report.line(Verdict::Failed, "S3", format!("{error}; see S3_URL"));
+            report.line(Verdict::Skipped, "S3", "all else: it cannot be reached");
+            return None;
+        }
+    }
+    let listed = check_list(store, report);
+    if listed.as_ref().is_err_and(|error| common_remedy(error).is_some()) {
+        report.line(Verdict::Skipped, "S3", "put, get, delete and multipart upload: for the same reason");
+        return None;
+    }
+    check_objects(store, listed.is_ok(), report);
+    // Not every server knows these, so that one try is enough.
+    let s3 = s3.without_retries();
+    check_bucket(
+        "versioning",
+        s3.keeps_versions(),
+        "deleted backups stay as versions and cost space; a lifecycle rule for noncurrent versions removes them",
+        report,
+    );
+    check_bucket(
+        "object lock",
+        s3.locks_objects(),
+        "retention cannot delete a backup that is locked; let locks end before BACKUP_RETENTION_DAYS does",
+        report,
+    );
+    listed.ok()
+}
+
+fn check_list(store: &Store, report: &mut Report) -> Result<Vec<Backup>, S3Error> {
+    let listed = store.list();
+    match &listed {
+        Ok(backups) => report.ok("S3 list", units::count(backups.len(), "backup")),
+        Err(error) => report.line(Verdict::Failed, "S3 list", with_remedy(error)),
+    }
+    listed
+}
+
+/// Puts a canary, finds, reads and deletes it, and begins an upload.
+fn check_objects(store: &Store, may_list: bool, report: &mut Report) {
+    let (s3, key) = (&store.client, store.canary_key());
+    let put = s3.put_bytes(&key, CANARY.as_bytes());
+    match &put {
+        Ok(()) => {
+            report.ok("S3 put", s3.place(&key));
+            if may_list && s3.list_objects(&key).is_ok_and(|found| found.is_empty()) {
+                let text =
+                    "what was just put is not listed yet: a look into the bucket may miss the newest backup";
+                report.line(Verdict::Warning, "S3 list", text);
+            }
+            match s3.get_text(&key) {
+                Ok(text) if text == CANARY => report.ok("S3 get", "the same bytes"),
+                Ok(_) => report.line(Verdict::Failed, "S3 get", "other bytes than were put"),
+                Err(error) => report.line(Verdict::Failed, "S3 get", with_remedy(&error)),
+            }
+        }
+        Err(error) => {
+            report.line(Verdict::Failed, "S3 put", with_remedy(error));
+            report.line(Verdict::Skipped, "S3 get", "there is nothing to read");
+        }
+    }
+    // In any case: what the put failed with may have been the loss of its answer.
+    match s3.delete_object(&key) {
+        Ok(()) => report.ok("S3 delete", "gone again"),
+        Err(error) => {
+            let left =
+                if put.is_ok() { format!("; {} is still there", s3.place(&key)) } else { String::new() };
+            report.line(Verdict::Failed, "S3 delete", with_remedy(&error) + &left);
+        }
+    }
+    match s3.try_multipart_upload(&key) {
+        Ok(()) => report.ok("S3 multipart upload", "begun and given up"),
+        Err(error) => report.line(Verdict::Failed, "S3 multipart upload", with_remedy(&error)),
+    }
+}
+
+/// Whether a bucket has one of the settings that keep retention from doing its work.
+fn check_bucket(what: &str, found: Result<bool, S3Error>, problem: &str, report: &mut Report) {
+    let name = format!("bucket's {what}");
+    match found {
+        Ok(true) => report.line(Verdict::Warning, &name, format!("on: {problem}")),
+        Ok(false) => report.ok(&name, "off"),
+        // Not to be known is normal, and no reason to worry.
+        Err(error) => report.ok(&name, format!("not known ({error})")),
+    }
+}
+
+/// What to say of S3's clock and the one here.
+fn clock(there: Option<DateTime<Utc>>, here: DateTime<Utc>) -> (Verdict, String) {
+    let Some(there) = there else {
+        return (Verdict::Ok, "reached; it does not say what time it is".into());
+    };
+    let skew = (here - there).abs();
+    let differ = format!(
+        "the clocks differ by {}: {} here, {} at S3",
+        units::duration(skew.to_std().unwrap_or_default()),
+        here.format("%Y-%m-%d %H:%M:%S"),
+        there.format("%Y-%m-%d %H:%M:%S")
+    );
+    if skew > MOST_SKEW {
+        (Verdict::Failed, format!("{differ}; S3 refuses signatures past 15 minutes: {SET_THE_CLOCK}"))
+    } else if skew > USUAL_SKEW {
+        (Verdict::Warning, format!("{differ}; past 15 minutes S3 refuses signatures: {SET_THE_CLOCK}"))
+    } else {
+        (Verdict::Ok, "reached, and the clocks agree".into())
+    }
+}
+
+/// What to do about a refusal that every request would meet.
+fn common_remedy(error: &S3Error) -> Option<&'static str> {
+    let Fault::Refused { code, message, .. } = &error.fault else { return None };
+    Some(match code.as_str() {
+        "SignatureDoesNotMatch" => "see S3_SECRET_KEY: it is not the one that belongs to S3_ACCESS_KEY",
+        "InvalidAccessKeyId" => "see S3_ACCESS_KEY: nobody has it there",
+        "NoSuchBucket" => "see S3_BUCKET, or make the bucket",
+        // The last one is what AWS says to a signature in the query that is made for another region.
+        "PermanentRedirect"
+        | "TemporaryRedirect"
+        | "MovedPermanently"
+        | "IllegalLocationConstraintException"
+        | "AuthorizationHeaderMalformed"
+        | "AuthorizationQueryParametersError" => "see S3_REGION and S3_URL: the bucket is somewhere else",
+        "RequestTimeTooSkewed" => SET_THE_CLOCK,
+        "AccessDenied" if message.contains("expired") || message.contains("not yet valid") => SET_THE_CLOCK,
+        _ => return None,
+    })
+}
+
+/// The refusal, which right is missing where that is the reason, and what is left behind.
+fn with_remedy(error: &S3Error) -> String {
+    let right = match error.operation {
+        "ListObjectsV2" => "s3:ListBucket, of the bucket itself",
+        "GetObject" => "s3:GetObject",
+        "DeleteObject" => "s3:DeleteObject",
+        "AbortMultipartUpload" => "s3:AbortMultipartUpload",
+        _ => "s3:PutObject",
+    };
+    let remedy = match (common_remedy(error), error.code()) {
+        (Some(remedy), _) => format!("; {remedy}"),
+        (None, Some("AccessDenied" | "Forbidden")) => format!("; the key needs the right {right}"),
+        _ => String::new(),
+    };
+    let left = match error.operation {
+        "AbortMultipartUpload" => {
+            "; an upload without parts is left, a lifecycle rule for incomplete uploads ends it"
+        }
+        _ => "",
+    };
+    format!("{error}{remedy}{left}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_differs_is_a_warning_and_then_a_failure_in_both_directions() {
+        let here: DateTime<Utc> = "2026-11-23T03:00:00Z".parse().unwrap();
+        for (seconds, verdict) in [
+            (0, Verdict::Ok),
+            (60, Verdict::Ok),
+            (61, Verdict::Warning),
+            (900, Verdict::Warning),
+            (901, Verdict::Failed),
+        ] {
+            for there in [TimeDelta::seconds(seconds), TimeDelta::seconds(-seconds)] {
+                let (found, text) = clock(Some(here + there), here);
+                assert_eq!(found, verdict, "{there}");
+                assert_eq!(text.contains(SET_THE_CLOCK), verdict != Verdict::Ok, "{text}");
+            }
+        }
+        assert_eq!(clock(None, here).0, Verdict::Ok);
+    }
+
+    #[test]
+    fn a_refusal_is_told_with_its_remedy() {
+        for (operation, code, message, remedy) in [
+            ("PutObject", "AccessDenied", "no", "; the key needs the right s3:PutObject"),
+            ("CreateMultipartUpload", "AccessDenied", "no", "; the key needs the right s3:PutObject"),
+            (
+                "ListObjectsV2",
+                "Forbidden",
+                "no",
+                "; the key needs the right s3:ListBucket, of the bucket itself",
+            ),
+            ("PutObject", "AccessDenied", "Request has expired", SET_THE_CLOCK),
+            ("PutObject", "AccessDenied", "Request is not yet valid", SET_THE_CLOCK),
+            ("PutObject", "RequestTimeTooSkewed", "The difference is too large", SET_THE_CLOCK),
+            ("PutObject", "AuthorizationQueryParametersError", "the region is wrong", "is somewhere else"),
+            ("PutObject", "QuotaExceeded", "full", "PutObject s3://b/k: 403 QuotaExceeded: full"),
+        ] {
+            let fault =
+                Fault::Refused { status: 403, code: code.into(), message: message.into(), retry_after: None };
+            let error = S3Error { operation, place: "s3://b/k".into(), fault };
+            let told = with_remedy(&error);
+            assert!(told.contains(code) && told.contains(message) && told.ends_with(remedy), "{told}");
+        }
+    }
+}

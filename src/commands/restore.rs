@@ -1,0 +1,78 @@
+//! `pgkeep restore`: from the bucket into a database.
+
+use anyhow::Result;
+use lexopt::prelude::*;
+use log::info;
+
+use super::{output, said, text, unexpected, Command, Outcome, Row, NEEDS_WHICH};
+use crate::base::units;
+use crate::jobs::{restore, Job};
+use crate::postgres::Table;
+
+pub use crate::jobs::restore::Options;
+
+pub(super) const ROW: Row = Row {
+    name: "restore",
+    options: "WHICH [--database NAME] [--to CONNECTION] [--replace]
+                      [--table NAME]... [--schema NAME]... [--jobs N]",
+    summary: "restore a backup into a database",
+    details: "
+  --database NAME   the database to restore into (default: a new one, of the backup's name and time).
+                    One that is there already must be empty
+  --replace         restore into a new database, and then give it the name of the one that is there,
+                    which is kept under another name
+  --to CONNECTION   another server, such as postgresql://user@host:5432; give its password by PGPASSWORD
+
+These need a backup in the custom format (BACKUP_FORMAT=custom):
+  --table NAME, --schema NAME   restore only these, into a new database
+  --jobs N                      restore N tables and indexes at a time
+
+If anything fails, what was made is dropped again, and what was there before is as it was.
+",
+    parse,
+};
+
+fn parse(parser: &mut lexopt::Parser) -> Result<Command, String> {
+    let mut options = Options::default();
+    while let Some(argument) = parser.next().map_err(said)? {
+        match argument {
+            Long("database") => options.database = Some(text(parser)?),
+            Long("to") => options.to = Some(text(parser)?),
+            Long("replace") => options.replace = true,
+            Long("table") => options.selection.tables.push(text(parser)?),
+            Long("schema") => options.selection.schemas.push(text(parser)?),
+            Short('j') | Long("jobs") => {
+                let jobs = parser.value().and_then(|jobs| jobs.parse()).map_err(said)?;
+                options.selection.jobs = Some(jobs);
+            }
+            Value(which) if options.which.is_empty() => options.which = which.string().map_err(said)?,
+            other => return Err(unexpected(other)),
+        }
+    }
+    if options.which.is_empty() {
+        return Err(format!("restore {NEEDS_WHICH}"));
+    }
+    if options.database.as_deref() == Some("") {
+        return Err("--database is empty".into());
+    }
+    if options.selection.jobs == Some(0) {
+        return Err("--jobs is 0; it has to be a number from 1".into());
+    }
+    Ok(Command::Restore(options))
+}
+
+pub(super) fn command(job: &Job, options: &Options) -> Result<Outcome> {
+    let restored = restore::run(job, options)?;
+    print_tables(&restored.tables)?;
+    info!("{}", restored.summary);
+    Ok(Outcome::Done)
+}
+
+fn print_tables(tables: &[Table]) -> Result<()> {
+    let width = tables.iter().map(|table| table.name.chars().count()).max().unwrap_or(0).max("TABLE".len());
+    output::line(format_args!("{:<width$}  {:>12}", "TABLE", "ROWS"))?;
+    for table in tables {
+        output::line(format_args!("{:<width$}  {:>12}", units::printable(&table.name), table.rows))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,39 @@
+//! `pgkeep run`: the daemon.
+
+use anyhow::Result;
+use chrono::{Local, Utc};
+use log::{info, warn};
+
+use super::{no_options, Command, Outcome, Row};
+use crate::base::shutdown::Shutdown;
+use crate::base::units::both_times;
+use crate::config::Config;
+use crate::daemon;
+
+pub(super) const ROW: Row = Row {
+    name: "run",
+    options: "",
+    summary: "back up on the schedule of BACKUP_INTERVAL (the default command)",
+    details: "
+It runs until SIGTERM or SIGINT. A running backup is finished first; a second signal ends it at once.
+",
+    parse: |parser| no_options(parser, Command::Run),
+};
+
+pub(super) fn command(config: &Config, shutdown: &Shutdown) -> Result<Outcome> {
+    let (job, plan) = (config.job(shutdown), config.plan()?);
+    info!("pgkeep {} started", env!("CARGO_PKG_VERSION"));
+    for line in &config.lines {
+        info!("{line}");
+    }
+    info!("backups go to {}", job.store.location());
+    let fires = plan.interval.schedule.fires(Utc::now(), &Local, 4);
+    for (number, fire) in fires.iter().take(3).enumerate() {
+        info!("fire time {}: {}", number + 1, both_times(*fire));
+    }
+    if let Some(text) = job.retention.shorter_than(&fires) {
+        warn!("{text}");
+    }
+    daemon::run(job, plan)?;
+    Ok(Outcome::Done)
+}

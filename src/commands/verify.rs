@@ -1,0 +1,97 @@
+//! `pgkeep verify`: prove backups whole, or restorable.
+
+use std::time::Instant;
+
+use anyhow::{bail, ensure, Context, Result};
+use lexopt::prelude::*;
+use log::info;
+
+use super::{said, unexpected, Command, Outcome, Row};
+use crate::base::progress::rate;
+use crate::base::{logging, units};
+use crate::jobs::{drill, fetch, Job};
+use crate::s3::S3Error;
+
+pub(super) const ROW: Row = Row {
+    name: "verify",
+    options: "[WHICH | --all] [--drill]",
+    summary: "read a backup (default: the newest) and prove it whole",
+    details: "
+  --all     all backups of this database
+  --drill   restore it too, on the server of BACKUP_DRILL_CONNECTION_STRING, and drop what was made
+",
+    parse,
+};
+
+/// The options of `pgkeep verify`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// The backup.
+    pub which: String,
+    /// All of this database's instead.
+    pub all: bool,
+    /// By restoring it, too.
+    pub drill: bool,
+}
+
+fn parse(parser: &mut lexopt::Parser) -> Result<Command, String> {
+    let mut options = Options::default();
+    while let Some(argument) = parser.next().map_err(said)? {
+        match argument {
+            Long("all") => options.all = true,
+            Long("drill") => options.drill = true,
+            Value(which) if options.which.is_empty() => options.which = which.string().map_err(said)?,
+            other => return Err(unexpected(other)),
+        }
+    }
+    if options.all && (!options.which.is_empty() || options.drill) {
+        return Err("verify --all takes neither a backup nor --drill".into());
+    }
+    if options.which.is_empty() {
+        options.which = "latest".into();
+    }
+    Ok(Command::Verify(options))
+}
+
+pub(super) fn command(job: &Job, options: &Options) -> Result<Outcome> {
+    if options.drill {
+        return Ok(Outcome::of(drill::run(job, &options.which)));
+    }
+    let store = &job.store;
+    let backups = match options.all {
+        true => store.list().context("cannot list the backups")?,
+        false => vec![store.find(&options.which)?.backup],
+    };
+    ensure!(!backups.is_empty(), "there is no backup of database \"{}\"", job.database);
+    let mut bad = 0;
+    for backup in &backups {
+        let started = Instant::now();
+        match fetch::stream(job, backup, "verifying", |_| Ok(()), |_| Ok(())) {
+            Ok(dumped) => info!(
+                "{} is whole: {}, {} uncompressed; read in {} ({})",
+                store.place(backup),
+                units::bytes(backup.size),
+                units::bytes(dumped),
+                units::duration(started.elapsed()),
+                rate(backup.size, started.elapsed())
+            ),
+            Err(failure) => {
+                // What S3 does not give says nothing about the backup.
+                let unread = failure.chain().any(|cause| cause.is::<S3Error>());
+                let verdict = if unread { "could not be read" } else { "is not a whole backup" };
+                let verdict = format!("{} {verdict}", store.place(backup));
+                if backups.len() == 1 {
+                    return Err(failure.context(verdict));
+                }
+                bad += 1;
+                logging::failure(&verdict, &failure);
+            }
+        }
+    }
+    match bad {
+        0 if backups.len() > 1 => info!("all {} are whole", units::count(backups.len(), "backup")),
+        0 => {}
+        _ => bail!("{bad} of {} are not proven whole", units::count(backups.len(), "backup")),
+    }
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,183 @@
+//! Something that has happened, with all that is to be known about it.
+//!
+//! The log line and the status file come from the same event, so that none can tell another story.
+
+use std::fmt;
+use std::time::Duration;
+
+use anyhow::Error;
+use log::{log, Level};
+
+use super::prune::Pruned;
+use crate::base::logging;
+use crate::base::progress::rate;
+use crate::base::units;
+use crate::postgres::Programs;
+use crate::postgres::Server;
+use crate::store::{Backup, Decision};
+
+/// What has happened to one database's backups.
+#[derive(Debug)]
+pub enum Event {
+    /// A backup begins: the server answered, and its backup has a name.
+    BackupStarted {
+        /// The database's name.
+        database: String,
+        /// The server that it is on.
+        server: Server,
+        /// What dumps it.
+        client: Programs,
+        /// Where the backup goes.
+        place: String,
+    },
+    /// The backup is in the bucket, and whole.
+    BackupSucceeded {
+        /// The database's name.
+        database: String,
+        /// The backup.
+        backup: Backup,
+        /// Where it is.
+        place: String,
+        /// The size of the dump, in bytes.
+        dumped: u64,
+        /// How long it took.
+        took: Duration,
+        /// What became of older ones; `None` if that is not known.
+        pruned: Option<Pruned>,
+        /// How to restore it without pgkeep.
+        recovery: String,
+    },
+    /// There is no backup.
+    BackupFailed {
+        /// The step that failed, and why.
+        failure: Error,
+    },
+    /// A backup that the retention lets go was deleted.
+    Deleted {
+        /// Why, and which one.
+        decision: Decision,
+        /// Where it was.
+        place: String,
+    },
+    /// The old backups are all still there.
+    PruneFailed {
+        /// Why.
+        failure: Error,
+    },
+    /// A restore is tried.
+    DrillStarted {
+        /// The backup.
+        backup: Backup,
+        /// Where it is.
+        place: String,
+        /// The database that is made for it.
+        into: String,
+        /// The server that it is made on.
+        server: Server,
+    },
+    /// The backup was restored.
+    DrillSucceeded {
+        /// Where the backup is.
+        place: String,
+        /// The backup.
+        backup: Backup,
+        /// How long a recovery takes, from the bucket to the last index.
+        took: Duration,
+        /// Tables and rows.
+        counted: String,
+    },
+    /// The backup does not restore.
+    DrillFailed {
+        /// Why.
+        failure: Error,
+    },
+    /// A stop ended the drill, which says nothing about the backup.
+    DrillStopped,
+}
+
+impl Event {
+    /// How loud it is.
+    fn level(&self) -> Level {
+        match self {
+            Event::BackupStarted { .. }
+            | Event::BackupSucceeded { .. }
+            | Event::Deleted { .. }
+            | Event::DrillStarted { .. }
+            | Event::DrillSucceeded { .. } => Level::Info,
+            Event::DrillStopped => Level::Warn,
+            Event::BackupFailed { .. } | Event::PruneFailed { .. } | Event::DrillFailed { .. } => {
+                Level::Error
+            }
+        }
+    }
+
+    /// What went wrong, if something did.
+    fn failure(&self) -> Option<&Error> {
+        match self {
+            Event::BackupFailed { failure }
+            | Event::PruneFailed { failure }
+            | Event::DrillFailed { failure } => Some(failure),
+            Event::BackupStarted { .. }
+            | Event::BackupSucceeded { .. }
+            | Event::Deleted { .. }
+            | Event::DrillStarted { .. }
+            | Event::DrillSucceeded { .. }
+            | Event::DrillStopped => None,
+        }
+    }
+
+    /// Writes its line to the log, and a failure's stack trace.
+    pub(super) fn log(&self) {
+        log!(self.level(), "{self}");
+        if let Some(failure) = self.failure() {
+            logging::trace(failure.backtrace());
+        }
+    }
+}
+
+/// The line of the log.
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Event::BackupStarted { database, server, client, place } => write!(
+                f,
+                "backup started: database \"{database}\" ({} on PostgreSQL {}) to {place}, with pg_dump {}",
+                units::bytes(server.database_size),
+                server.version,
+                client.version
+            ),
+            Event::BackupSucceeded { database, backup, place, dumped, took, pruned, recovery } => {
+                write!(
+                    f,
+                    "backup succeeded: database \"{database}\", {} dumped, {} compressed (ratio {:.1}), in {} ({}), at {place}; ",
+                    units::bytes(*dumped),
+                    units::bytes(backup.size),
+                    *dumped as f64 / backup.size as f64,
+                    units::duration(*took),
+                    rate(*dumped, *took)
+                )?;
+                match pruned {
+                    Some(pruned) => write!(f, "{pruned}")?,
+                    None => f.write_str("old backups not pruned")?,
+                }
+                write!(f, "; to restore it without pgkeep: {recovery}")
+            }
+            Event::BackupFailed { failure } => write!(f, "backup failed: {failure:#}"),
+            Event::Deleted { decision, place } => write!(f, "deleted {place} ({})", decision.reason),
+            Event::PruneFailed { failure } => write!(f, "old backups were not pruned: {failure:#}"),
+            Event::DrillStarted { backup, place, into, server } => write!(
+                f,
+                "drill started: {place} ({}) into the database \"{into}\" on PostgreSQL {}, to be dropped again",
+                units::bytes(backup.size),
+                server.version
+            ),
+            Event::DrillSucceeded { place, took, counted, .. } => write!(
+                f,
+                "drill succeeded: {place} restores to {counted}; a recovery takes {}",
+                units::duration(*took)
+            ),
+            Event::DrillFailed { failure } => write!(f, "drill failed: {failure:#}"),
+            Event::DrillStopped => f.write_str("the drill was broken off"),
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! PostgreSQL's client programs: which ones are installed, and which one fits a server.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{bail, Context, Result};
+use log::debug;
+
+use super::process;
+use super::Server;
+
+/// Where distributions keep clients of several majors side by side: Alpine, Debian, Red Hat.
+const LAYOUTS: [(&str, &str); 3] =
+    [("/usr/libexec/postgresql", ""), ("/usr/lib/postgresql/", "/bin"), ("/usr/pgsql-", "/bin")];
+/// Majors to look for there.
+const MAJORS: std::ops::RangeInclusive<u32> = 10..=30;
+
+/// A directory with `psql` and `pg_dump` of one version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Programs {
+    /// Where they are.
+    pub directory: PathBuf,
+    /// Such as `16.4`.
+    pub version: String,
+    /// Such as 16.
+    pub major: u32,
+}
+
+/// The clients that are installed, the newest first; at least one.
+#[derive(Clone, Debug)]
+pub struct Clients(Vec<Programs>);
+
+impl Clients {
+    /// Looks for them in `only` (`BACKUP_PG_BIN`), or if there is none, where distributions put them and on `PATH`.
+    ///
+    /// # Errors
+    /// Where there are none.
+    pub fn find(only: Option<&Path>) -> Result<Self> {
+        let directories: Vec<PathBuf> = match only {
+            Some(directory) => vec![directory.to_owned()],
+            None => {
+                let side_by_side = LAYOUTS.iter().flat_map(|(before, behind)| {
+                    MAJORS.map(move |major| PathBuf::from(format!("{before}{major}{behind}")))
+                });
+                let path = env::var_os("PATH").unwrap_or_default();
+                side_by_side.chain(env::split_paths(&path)).collect()
+            }
+        };
+        let mut found: Vec<Programs> = Vec::new();
+        let mut broken = None;
+        let complete = |directory: &PathBuf| {
+            ["pg_dump", "psql"].iter().all(|program| fs::metadata(directory.join(program)).is_ok())
+        };
+        for directory in directories.into_iter().filter(complete) {
+            match version_of(&directory) {
+                Ok(programs) if found.iter().all(|known| known.major != programs.major) => {
+                    found.push(programs)
+                }
+                Ok(_) => {}
+                Err(problem) => {
+                    debug!("left alone: {problem:#}");
+                    broken = Some(problem);
+                }
+            }
+        }
+        if found.is_empty() {
+            if let Some(problem) = broken {
+                return Err(problem.context("PostgreSQL's client does not work"));
+            }
+            bail!(
+                "no pg_dump and psql found: install PostgreSQL's client (postgresql-client), or set BACKUP_PG_BIN to \
+                 the directory that has them"
+            );
+        }
+        found.sort_by_key(|programs| std::cmp::Reverse(programs.major));
+        Ok(Clients(found))
+    }
+
+    /// The newest: it understands every dump and every server.
+    pub fn newest(&self) -> &Programs {
+        &self.0[0]
+    }
+
+    /// Those to dump a server with: its own major, else the next newer one, because an older pg_dump
+    /// refuses a newer server (<https://www.postgresql.org/docs/current/app-pgdump.html#APP-PGDUMP-NOTES>).
+    ///
+    /// # Errors
+    /// Where all are older than the server.
+    pub fn for_server(&self, server: &Server) -> Result<&Programs> {
+        let fitting = self.0.iter().filter(|programs| programs.major >= server.major);
+        fitting.min_by_key(|programs| programs.major).with_context(|| {
+            format!(
+                "the server is PostgreSQL {}, but the newest client here is {}: install the client of PostgreSQL {}",
+                server.version,
+                self.newest().version,
+                server.major
+            )
+        })
+    }
+}
+
+fn version_of(directory: &Path) -> Result<Programs> {
+    let program = directory.join("pg_dump");
+    let output = process::command(&program).arg("--version").output();
+    let output = output.with_context(|| format!("cannot start {}", program.display()))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let version = text.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()));
+    let version =
+        version.with_context(|| format!("{} --version says \"{}\"", program.display(), text.trim()))?;
+    let digits = version.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
+    let major = digits.parse().with_context(|| format!("{}: no major in {version}", program.display()))?;
+    Ok(Programs { directory: directory.to_owned(), version: version.to_owned(), major })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn programs(major: u32) -> Programs {
+        Programs { directory: PathBuf::new(), version: format!("{major}.1"), major }
+    }
+
+    fn server(major: u32) -> Server {
+        Server { version: format!("{major}.2"), major, database_size: 0 }
+    }
+
+    #[test]
+    fn the_servers_own_major_is_chosen_else_the_next_newer() {
+        let clients = Clients(vec![programs(18), programs(17), programs(15)]);
+        for (of, chosen) in [(15, 15), (16, 17), (17, 17), (18, 18), (14, 15)] {
+            assert_eq!(clients.for_server(&server(of)).unwrap().major, chosen);
+        }
+        let problem = clients.for_server(&server(19)).unwrap_err().to_string();
+        assert!(problem.contains("19.2") && problem.contains("18.1"), "{problem}");
+    }
+}

@@ -1,0 +1,33 @@
+//! pg_dump's output formats that pgkeep uses.
+
+use std::fmt;
+
+/// What pg_dump writes
+/// (<https://www.postgresql.org/docs/current/app-pgdump.html>, `--format`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// SQL for psql.
+    #[default]
+    Plain,
+    /// An archive for pg_restore.
+    Custom,
+}
+
+impl Format {
+    /// All of them.
+    pub const ALL: [Format; 2] = [Format::Plain, Format::Custom];
+
+    /// The word that pg_dump takes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::Plain => "plain",
+            Format::Custom => "custom",
+        }
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

@@ -1,0 +1,216 @@
+//! One request: signed, sent, its answer read, tried again.
+
+use std::time::Duration;
+
+use base64::prelude::{Engine, BASE64_STANDARD};
+use log::debug;
+use md5::{Digest, Md5};
+use rusty_s3::S3Action;
+use ureq::http::header::{CONTENT_LENGTH, ETAG, EXPECT, RETRY_AFTER};
+use ureq::http::request::Builder;
+use ureq::http::{HeaderMap, Request, Response};
+use ureq::tls::{RootCerts, TlsConfig};
+use ureq::{Agent, AsSendBody, SendBody};
+
+use super::{Client, Fault, Metadata, Part, Result, S3Config, S3Error};
+use crate::base::retry::Policy;
+
+/// How long a signature is valid. It counts from a request's beginning, and only until S3 checks it.
+const SIGNATURE_VALIDITY: Duration = Duration::from_secs(3600);
+/// For a connection, and for a name's resolution.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// For each single read or write: a stalled connection, not a slow one.
+pub(super) const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// S3 may take minutes to put the parts of a large object together before it answers
+/// (<https://docs.aws.amazon.com/AmazonS3/latest/API/API_CompleteMultipartUpload.html>).
+const COMPLETE_TIMEOUT: Duration = Duration::from_secs(300);
+/// From this size on S3 is asked whether it takes a body before it is sent: a refusal that arrives while
+/// a body is on its way is lost with the connection.
+const EXPECT_FROM: u64 = 64 * 1024;
+/// A listing of 1,000 keys of 1,024 bytes fits several times over.
+const LONGEST_ANSWER: u64 = 8 << 20;
+
+pub(super) const RETRIES: Policy =
+    Policy { tries: 5, first_wait: Duration::from_secs(1), longest_wait: Duration::from_secs(60) };
+
+/// What a request sends.
+pub(super) enum Body<'a> {
+    None,
+    Bytes(&'a [u8]),
+    Part(&'a Part),
+}
+
+/// An answer that was read to its end.
+pub(super) struct Answer {
+    pub headers: HeaderMap,
+    pub body: String,
+}
+
+/// The HTTP client, with its limits.
+pub(super) fn agent(config: &S3Config) -> Agent {
+    let roots = config.authorities.clone().map_or(RootCerts::PlatformVerifier, RootCerts::Specific);
+    Agent::config_builder()
+        .tls_config(TlsConfig::builder().root_certs(roots).build())
+        .http_status_as_error(false)
+        // A redirected PUT cannot be replayed, and a signature is for one host.
+        .max_redirects(0)
+        .timeout_resolve(Some(CONNECT_TIMEOUT))
+        .timeout_connect(Some(CONNECT_TIMEOUT))
+        .timeout_per_read(Some(STALL_TIMEOUT))
+        .timeout_per_write(Some(STALL_TIMEOUT))
+        .user_agent(concat!("pgkeep/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .new_agent()
+}
+
+impl Client {
+    pub(super) fn retry<T>(&self, attempt: impl FnMut() -> Result<T>) -> Result<T> {
+        self.retries.run(|wait| self.shutdown.sleep_unless_forced(wait), attempt)
+    }
+
+    /// Signs and sends one request, and reads the answer to its end, so that the connection can be used
+    /// again.
+    pub(super) fn send<'a, A: S3Action<'a>>(
+        &self,
+        operation: &'static str,
+        key: &str,
+        action: A,
+        body: &Body<'_>,
+    ) -> Result<Answer> {
+        let mut answer = self.request(operation, key, action, body)?;
+        let body = self.read_text(operation, key, &mut answer)?;
+        Ok(Answer { headers: answer.headers().clone(), body })
+    }
+
+    /// Signs and sends one request; the answer is a success, and its body is yet to be read. The action's own
+    /// headers are signed.
+    pub(super) fn request<'a, A: S3Action<'a>>(
+        &self,
+        operation: &'static str,
+        key: &str,
+        mut action: A,
+        body: &Body<'_>,
+    ) -> Result<Response<ureq::Body>> {
+        let (length, md5): (u64, Option<[u8; 16]>) = match body {
+            Body::None => (0, None),
+            Body::Bytes(bytes) => (bytes.len() as u64, Some(Md5::digest(bytes).into())),
+            Body::Part(part) => (part.length, Some(part.md5)),
+        };
+        let mut request = Request::builder().method(A::METHOD.to_str());
+        if let Some(md5) = md5 {
+            action.headers_mut().insert("content-md5", BASE64_STANDARD.encode(md5));
+            // Without a given length the body would be sent in chunks, which S3 does not take.
+            request = request.header(CONTENT_LENGTH, length);
+        }
+        for (name, value) in action.headers_mut().iter() {
+            request = request.header(name, value);
+        }
+        if length >= EXPECT_FROM {
+            request = request.header(EXPECT, "100-continue");
+        }
+        let request = request.uri(action.sign(SIGNATURE_VALIDITY).as_str());
+        let patience = if operation == "CompleteMultipartUpload" { COMPLETE_TIMEOUT } else { STALL_TIMEOUT };
+        let answer = match body {
+            Body::None => self.run(request, (), patience),
+            Body::Bytes(bytes) => self.run(request, *bytes, patience),
+            Body::Part(part) => self.run(request, SendBody::from_reader(&mut part.reader()), patience),
+        };
+        let mut answer =
+            answer.map_err(|problem| self.error(operation, key, self.transport_fault(&problem)))?;
+        let status = answer.status();
+        debug!("{operation} {}: {status}", self.place(key));
+        if !status.is_success() {
+            let retry_after =
+                answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+            let text = self.read_text(operation, key, &mut answer)?;
+            let fault = Fault::refused(status.as_u16(), retry_after.map(Duration::from_secs), &text);
+            return Err(self.error(operation, key, fault));
+        }
+        Ok(answer)
+    }
+
+    fn read_text(
+        &self,
+        operation: &'static str,
+        key: &str,
+        answer: &mut Response<ureq::Body>,
+    ) -> Result<String> {
+        let bytes = answer.body_mut().with_config().limit(LONGEST_ANSWER).read_to_vec();
+        let bytes = bytes.map_err(|problem| self.error(operation, key, self.transport_fault(&problem)))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    pub(super) fn run(
+        &self,
+        request: Builder,
+        body: impl AsSendBody,
+        patience: Duration,
+    ) -> std::result::Result<Response<ureq::Body>, ureq::Error> {
+        let request = self.agent.configure_request(request.body(body)?).timeout_per_read(Some(patience));
+        self.agent.run(request.build())
+    }
+
+    /// The ETag of an unencrypted object or part is its MD5
+    /// (<https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html>): where it can be compared, it is.
+    pub(super) fn check_etag(
+        &self,
+        operation: &'static str,
+        key: &str,
+        part: &Part,
+        headers: &HeaderMap,
+    ) -> Result<String> {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let Some(etag) = text(ETAG.as_str()) else {
+            return Err(self.error(operation, key, Fault::unreadable("it has no ETag")));
+        };
+        let sent: String = part.md5.iter().map(|byte| format!("{byte:02x}")).collect();
+        let found = etag.trim_matches('"');
+        let looks_like_md5 = found.len() == 32 && found.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let encrypted = text("x-amz-server-side-encryption").is_some_and(|kind| kind != "AES256")
+            || text("x-amz-server-side-encryption-customer-algorithm").is_some();
+        if looks_like_md5 && !encrypted && !found.eq_ignore_ascii_case(&sent) {
+            let reason = format!("S3 stored other bytes than were sent: MD5 {found} instead of {sent}");
+            return Err(self.error(operation, key, Fault::Unanswered { reason, transient: true }));
+        }
+        Ok(etag.to_owned())
+    }
+
+    pub(super) fn error(&self, operation: &'static str, key: &str, fault: Fault) -> S3Error {
+        S3Error { operation, place: self.place(key), fault }
+    }
+
+    /// Says what happened on the way, and where to. The signed URL must not get into the text.
+    pub(super) fn transport_fault(&self, problem: &ureq::Error) -> Fault {
+        use std::io::ErrorKind;
+        let (what, transient) = match problem {
+            // rustls reports a certificate that it does not trust as invalid data: no try will change it.
+            ureq::Error::Io(problem) if problem.kind() == ErrorKind::InvalidData => {
+                let remedy = "S3_CA_FILE names the certificate of a private authority";
+                (format!("no trusted connection: {problem}; {remedy}"), false)
+            }
+            ureq::Error::Io(problem) => (problem.to_string(), true),
+            ureq::Error::Timeout(of) => (format!("no progress in time ({of})"), true),
+            ureq::Error::HostNotFound => ("the host name cannot be resolved".into(), true),
+            ureq::Error::BadUri(_) | ureq::Error::Http(_) => {
+                ("the address cannot be requested".into(), false)
+            }
+            ureq::Error::BodyExceedsLimit(_) => ("the answer is too long to be S3's".into(), false),
+            ureq::Error::Tls(_) | ureq::Error::Rustls(_) => (problem.to_string(), false),
+            _ => (problem.to_string(), true),
+        };
+        let endpoint = self.bucket.base_url().origin().ascii_serialization();
+        Fault::Unanswered { reason: format!("{what} (at {endpoint})"), transient }
+    }
+}
+
+/// Adds the metadata to a request that makes an object. A header is printable ASCII, and its signature is of
+/// single spaces
+/// (<https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html>).
+pub(super) fn describe<'a>(action: &mut impl S3Action<'a>, metadata: &Metadata) {
+    for (name, value) in metadata {
+        let plain = value.replace(|c: char| !c.is_ascii_graphic() && c != ' ', "?");
+        let plain = plain.split_whitespace().collect::<Vec<_>>().join(" ");
+        action.headers_mut().insert(format!("x-amz-meta-{name}"), plain);
+    }
+    action.headers_mut().insert("content-type", "application/gzip");
+}
