@@ -1,7 +1,7 @@
 # pgkeep: `make demo` shows it at work, `make test` runs every test. Both install what they need.
 # `make` builds the binary. `make help` lists all targets: those with a text behind `##`.
 
-.PHONY: build help image test test-servers test-docker demo bench bench-size soak fuzz audit lint prerequisites clean
+.PHONY: build help image test test-servers test-docker demo bench bench-size soak fuzz docs audit lint prerequisites clean
 
 build: ## build the binary, target/release/pgkeep (the default)
 	cargo build --release --locked
@@ -38,6 +38,9 @@ bench-size: prerequisites ## send 60 GB through pgkeep; measure its memory, its 
 
 soak: prerequisites ## make 300 backups, one in three with a fault; prints its seed, and PGKEEP_SOAK_SEED repeats it
 	PGKEEP_SOAK=$${PGKEEP_SOAK:-300} cargo test --release --locked --test soak
+
+docs: ## write README's table of variables and .env.example anew, from the table in src/config/variables.rs
+	PGKEEP_WRITE_DOCUMENTS=1 cargo test --locked --test it tidy::the_documents
 
 audit: ## check the dependencies' licences, duplicates, sources and known vulnerabilities; needs cargo-deny
 	cargo deny --locked check
