@@ -10,16 +10,16 @@
 //! | floor | what is there |
 //! | --- | --- |
 //! | `main.rs` | parse, load, start the log, run one command, exit status |
-//! | [`commands`] | one file a command: its options, its help, what it prints |
-//! | [`config`] | environment → jobs; the table of variables |
-//! | [`daemon`] | the loop, `BACKUP_ON_START`, the status file |
-//! | [`jobs`] | what is done for one database: backup, prune, restore, drill; `Job`, `Event` |
-//! | [`store`] | the bucket as backups: key grammar, listing, selection, retention |
-//! | [`dump`] | a dump's bytes, both ways: gzip, spool, gunzip, proof, read-ahead |
-//! | [`postgres`] | connection strings, clients, child processes, databases, rights |
-//! | [`s3`] | signing, sending, retrying, multipart uploads, listing |
-//! | [`schedule`] | crontab(5) and time zone → next instant |
-//! | [`base`] | log, progress, retry, secret, shutdown, units |
+//! | `commands` | one file a command: its options, its help, what it prints |
+//! | `config` | environment → jobs; the table of variables |
+//! | `daemon` | the loop, `BACKUP_ON_START`, the status file |
+//! | `jobs` | what is done for one database: backup, prune, restore, drill; `Job`, `Event` |
+//! | `store` | the bucket as backups: key grammar, listing, selection, retention |
+//! | `dump` | a dump's bytes, both ways: gzip, spool, gunzip, proof, read-ahead |
+//! | `postgres` | connection strings, clients, child processes, databases, rights |
+//! | `s3` | signing, sending, retrying, multipart uploads, listing |
+//! | `schedule` | crontab(5) and time zone → next instant |
+//! | `base` | log, progress, retry, secret, shutdown, units |
 //!
 //! # The way of a dump's bytes
 //!
@@ -38,10 +38,10 @@
 pub mod base;
 pub mod commands;
 pub mod config;
-pub mod daemon;
+mod daemon;
 pub mod dump;
 pub mod jobs;
-pub mod postgres;
+mod postgres;
 pub mod s3;
-pub mod schedule;
-pub mod store;
+mod schedule;
+mod store;

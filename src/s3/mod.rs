@@ -20,7 +20,6 @@ use ureq::tls::Certificate;
 use ureq::Agent;
 use url::Url;
 
-pub use self::download::Download;
 pub use self::error::{Fault, S3Error};
 pub use self::objects::Object;
 pub use self::part::{Part, Source};
