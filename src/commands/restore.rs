@@ -72,7 +72,8 @@ fn print_tables(tables: &[Table]) -> Result<()> {
     let width = tables.iter().map(|table| table.name.chars().count()).max().unwrap_or(0).max("TABLE".len());
     output::line(format_args!("{:<width$}  {:>12}", "TABLE", "ROWS"))?;
     for table in tables {
-        output::line(format_args!("{:<width$}  {:>12}", units::printable(&table.name), table.rows))?;
+        let rows = table.rows.map_or("?".into(), |rows| rows.to_string());
+        output::line(format_args!("{:<width$}  {rows:>12}", units::printable(&table.name)))?;
     }
     Ok(())
 }

@@ -26,6 +26,9 @@ use crate::store::{self, Backup};
 /// A backup is usually at most a quarter of its database's size.
 const USUAL_RATIO: u64 = 4;
 
+/// The object's metadata that says how the database itself was made: encoding, locale, owner, grants, settings.
+pub(super) const DATABASE_PROPERTIES: &str = "database-properties";
+
 /// Bytes so far, for the progress lines.
 #[derive(Default)]
 struct Progress {
@@ -99,7 +102,7 @@ impl Run<'_> {
     /// Everything up to the object's appearance; returns its size in bytes.
     fn dump_and_upload(&self, server: &Server, key: &str) -> Result<u64> {
         let Run { job, progress, .. } = self;
-        let metadata = self.metadata(server);
+        let metadata = self.metadata(server)?;
         let acknowledged = Arc::clone(&progress.uploaded);
         let upload = Upload::start(
             &job.store.client,
@@ -138,13 +141,14 @@ impl Run<'_> {
     }
 
     /// What the object says about itself, beside its name.
-    fn metadata(&self, server: &Server) -> Metadata {
-        vec![
+    fn metadata(&self, server: &Server) -> Result<Metadata> {
+        Ok(vec![
             ("pgkeep-version", env!("CARGO_PKG_VERSION").to_owned()),
             ("database", store::escape(&self.job.database)),
             ("server-version", server.version.clone()),
             ("client-version", self.programs.version.clone()),
-        ]
+            (DATABASE_PROPERTIES, self.postgres.properties(&self.job.database)?.record()),
+        ])
     }
 
     /// Reads the dump to its end and proves it whole; answers with the last part and the size of all.
@@ -245,9 +249,9 @@ fn explain_dump(failure: Error, job: &Job) -> Error {
 fn compare_size(client: &Client, backup: &Backup) -> Result<()> {
     let (key, sent) = (&backup.key, backup.size);
     match client.head_object(key).context("cannot look at the uploaded backup")? {
-        Some(found) if found == sent => Ok(()),
+        Some(found) if found.size == sent => Ok(()),
         Some(found) => {
-            let wrong = anyhow!("S3 stored {found} bytes of {} instead of {sent}", client.place(key));
+            let wrong = anyhow!("S3 stored {} bytes of {} instead of {sent}", found.size, client.place(key));
             match client.delete_object(key) {
                 Ok(()) => Err(wrong.context("the upload went wrong, and was deleted again")),
                 Err(error) => {

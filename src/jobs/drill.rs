@@ -4,13 +4,11 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use chrono::Utc;
 use log::warn;
 
-use super::restore::{summary, Restore, Selection};
+use super::restore::{self, summary, Restore, Selection, Whole};
 use super::{survive, Event, Job};
 use crate::base::logging;
-use crate::postgres::name_with;
 
 /// Restores the backup that `which` means and drops it again. Returns whether that was possible; an [`Event`] says why if
 /// not. A stop ends it.
@@ -37,7 +35,7 @@ fn attempt(job: &Job, which: &str) -> Result<()> {
     let started = Instant::now();
     let backup = job.store.find(which)?.backup;
     let databases = job.databases(connection, None)?;
-    let name = name_with("pgkeep_drill", &fastrand::u32(..).to_string(), Utc::now());
+    let name = format!("pgkeep_drill_{:08x}", fastrand::u32(..));
     let place = job.store.place(&backup);
     job.tell(&Event::DrillStarted {
         backup: backup.clone(),
@@ -46,12 +44,13 @@ fn attempt(job: &Job, which: &str) -> Result<()> {
         server: databases.server.clone(),
     });
     let selection = Selection::default();
-    let restore = Restore { job, databases: &databases, backup: &backup, selection: &selection };
-    let tables = restore.new_database(&name).context("the backup does not restore")?;
+    let properties = restore::recorded_properties(job, &backup)?;
+    let restore = Restore { job, databases: &databases, backup: &backup, selection: &selection, properties };
+    let Whole { database, tables } = restore.whole(&name).context("the backup does not restore")?;
     let took = started.elapsed();
     // A database that cannot be dropped says nothing about the backup.
-    if let Err(failure) = databases.unstoppable().drop(&name) {
-        logging::failure(&format!("the drill's database \"{name}\" is still there"), &failure);
+    if let Err(failure) = databases.unstoppable().drop(&database) {
+        logging::failure(&format!("the drill's database \"{database}\" is still there"), &failure);
     }
     if tables.is_empty() {
         warn!("the drill restored no table: is \"{}\" the right database?", job.database);

@@ -1,9 +1,12 @@
 //! Databases on a server: made, looked at, swapped, dropped.
 
-use anyhow::{Context, Result};
+use std::io::Write;
+
+use anyhow::{anyhow, Context, Result};
 use chrono::{DateTime, Utc};
 use log::{debug, warn};
 
+use super::properties::{Properties, Statement};
 use super::{Clients, Conninfo, Postgres, Server};
 use crate::base::secret::Redactor;
 use crate::base::shutdown::Shutdown;
@@ -11,8 +14,15 @@ use crate::base::units;
 
 /// Databases to connect to while others are made and dropped; initdb makes both.
 const MAINTENANCE: [&str; 2] = ["postgres", "template1"];
+/// What a role or a database may have set otherwise, for its own work (as pg_dump does).
+pub(super) const OWN_SETTINGS: &str = "SET statement_timeout = 0; SET lock_timeout = 0; \
+    SET idle_in_transaction_session_timeout = 0; SET default_transaction_read_only = off;\n";
 /// PostgreSQL cuts longer names off (NAMEDATALEN, less the zero byte).
 pub const LONGEST_NAME: usize = 63;
+/// A client that came between two looks is sent away this many seconds later.
+const USHER_EVERY: &str = "0.2";
+/// Clients may come back in the moment before the renaming keeps them out.
+const SWAP_TRIES: usize = 5;
 /// What DROP DATABASE ... WITH (FORCE) needs.
 const FORCE_SINCE: u32 = 13;
 
@@ -24,15 +34,6 @@ pub struct Databases {
     pub server: Server,
     /// The clients here.
     pub clients: Clients,
-}
-
-/// A table and how many rows it has.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Table {
-    /// Schema and name, quoted where SQL needs it.
-    pub name: String,
-    /// Its rows, without those of its partitions.
-    pub rows: u64,
 }
 
 impl Databases {
@@ -84,11 +85,57 @@ impl Databases {
         Ok(self.query(&query)? == "1")
     }
 
-    /// Makes a database with nothing in it.
-    pub fn create(&self, name: &str) -> Result<()> {
-        self.query(&format!("CREATE DATABASE {} TEMPLATE template0", identifier(name)))
-            .with_context(|| format!("cannot make the database \"{name}\" (the role needs CREATEDB)"))
-            .map(drop)
+    /// Makes a database with nothing in it, like one with these properties as far as this server can, and with `comment`.
+    /// What differs is logged.
+    pub fn create(&self, name: &str, like: Option<&Properties>, comment: &str) -> Result<()> {
+        let plain = || vec![format!("CREATE DATABASE {} TEMPLATE template0;", identifier(name))];
+        let statements = like.map_or_else(plain, |like| like.create(name, self.server.major));
+        let mut made = Ok(String::new());
+        for statement in statements {
+            made = self.query(&statement);
+            if made.is_ok() {
+                break;
+            }
+        }
+        made.map_err(|failure| {
+            let forbidden = format!("{failure:#}").contains("permission denied to create database");
+            let remedy = if forbidden { "; ALTER ROLE … CREATEDB lets the role do it" } else { "" };
+            failure.context(format!("cannot make the database \"{name}\"{remedy}"))
+        })?;
+        // Nothing is lost if the server goes down meanwhile: what is half restored is worth nothing, and the renaming at
+        // the end is written to the disk with all before it.
+        let database = identifier(name);
+        let comment = literal(comment);
+        self.query(&format!(
+            "COMMENT ON DATABASE {database} IS {comment}; ALTER DATABASE {database} SET synchronous_commit TO off;"
+        ))?;
+        let Some(like) = like else { return Ok(()) };
+        if let Some(differs) = like.differences(&self.properties(name)?) {
+            warn!("the new database differs from the one that was backed up: {differs}");
+        }
+        Ok(())
+    }
+
+    /// What belongs to a database itself.
+    pub fn properties(&self, name: &str) -> Result<Properties> {
+        self.maintenance.properties(name)
+    }
+
+    /// Takes away what [`Databases::create`] gave a database while it was being filled, and gives it what it is to have.
+    /// What this server refuses is logged.
+    pub fn adopt(&self, name: &str, properties: Option<&Properties>) -> Result<()> {
+        let database = identifier(name);
+        self.query(&format!("ALTER DATABASE {database} RESET ALL; COMMENT ON DATABASE {database} IS NULL;"))?;
+        let Some(properties) = properties else { return Ok(()) };
+        if properties.is_cut() {
+            warn!("not all properties of the database were recorded with its backup: look at its settings and grants");
+        }
+        for Statement { about, sql } in properties.adopt(name) {
+            if let Err(failure) = self.query(&sql) {
+                warn!("the restored database does not get its {about}: {failure:#}; to do it later: {sql}");
+            }
+        }
+        Ok(())
     }
 
     /// Makes schemas in a database that is there.
@@ -97,6 +144,7 @@ impl Databases {
             .iter()
             .map(|schema| format!("CREATE SCHEMA IF NOT EXISTS {};", identifier(schema)))
             .collect();
+        let script = format!("{OWN_SETTINGS}{script}");
         self.connect(name).query(&script).context("cannot make the schemas").map(drop)
     }
 
@@ -104,7 +152,9 @@ impl Databases {
     pub fn rename(&self, name: &str, to: &str) -> Result<()> {
         let rename = format!("ALTER DATABASE {} RENAME TO {};", identifier(name), identifier(to));
         self.query(&rename)
-            .with_context(|| format!("\"{name}\" is whole, but cannot be renamed to \"{to}\""))
+            .with_context(|| {
+                format!("\"{name}\" is whole, but cannot be renamed to \"{to}\"; to do it: {rename}")
+            })
             .map(drop)
     }
 
@@ -114,113 +164,38 @@ impl Databases {
         self.query(&format!("DROP DATABASE {}{force}", identifier(name))).map(drop)
     }
 
-    /// Whether a database holds nothing of its own: no relation, function, type, schema or large object but
-    /// those of extensions.
-    pub fn is_empty(&self, name: &str) -> Result<bool> {
-        let query = "
-            WITH own AS (
-                SELECT oid FROM pg_namespace
-                WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'),
-            of_extensions AS (SELECT classid, objid FROM pg_depend WHERE deptype = 'e')
-            SELECT (SELECT count(*) FROM pg_class WHERE relnamespace IN (SELECT oid FROM own)
-                    AND ('pg_class'::regclass, oid) NOT IN (SELECT classid, objid FROM of_extensions))
-                 + (SELECT count(*) FROM pg_proc WHERE pronamespace IN (SELECT oid FROM own)
-                    AND ('pg_proc'::regclass, oid) NOT IN (SELECT classid, objid FROM of_extensions))
-                 + (SELECT count(*) FROM pg_type WHERE typnamespace IN (SELECT oid FROM own) AND typtype IN ('e', 'd', 'r')
-                    AND ('pg_type'::regclass, oid) NOT IN (SELECT classid, objid FROM of_extensions))
-                 + (SELECT count(*) FROM pg_namespace WHERE oid IN (SELECT oid FROM own) AND nspname <> 'public'
-                    AND ('pg_namespace'::regclass, oid) NOT IN (SELECT classid, objid FROM of_extensions))
-                 + (SELECT count(*) FROM pg_largeobject_metadata);";
-        let found = self.connect(name).query(query);
-        Ok(found.with_context(|| format!("cannot look into the database \"{name}\""))? == "0")
-    }
-
-    /// Every table with its number of rows, by name; each is counted by itself, so that however many there
-    /// are, few locks are held.
-    pub fn tables(&self, name: &str) -> Result<Vec<Table>> {
-        let query = "
-            SET row_security = off;
-            SELECT format('SELECT %L, count(*) FROM ONLY %I.%I', format('%I.%I', nspname, relname), nspname, relname)
-            FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
-            WHERE relkind = 'r' AND nspname !~ '^pg_' AND nspname <> 'information_schema'
-            ORDER BY nspname, relname \\gexec";
-        let answer = self.connect(name).query(query);
-        let answer = answer.with_context(|| format!("cannot count the rows of \"{name}\""))?;
-        // A name may contain a line feed; a count does not.
-        let mut tables: Vec<Table> = Vec::new();
-        let mut name = String::new();
-        for line in answer.lines() {
-            match line.rsplit_once('\t').and_then(|(end, rows)| Some((end, rows.parse().ok()?))) {
-                Some((end, rows)) => tables.push(Table { name: std::mem::take(&mut name) + end, rows }),
-                None => name = name + line + "\n",
-            }
-        }
-        Ok(tables)
-    }
-
-    /// Gives the database `fresh` the name `name`, and the one that had it another one, which is answered. What
-    /// belongs to a database and not to what is in it goes over: owner, grants, settings.
+    /// Gives the database `fresh` the name `name`, and the one that had it another one, which is returned. It is one
+    /// transaction: whatever ends pgkeep, the name is always somebody's.
     pub fn swap(&self, fresh: &str, name: &str, now: DateTime<Utc>) -> Result<String> {
-        if let Err(failure) = self.query(&carry_over(name, fresh)) {
-            warn!("owner, grants and settings of \"{name}\" were not all given to the restored one: {failure:#}");
-        }
         let aside = name_with(name, "before", now);
         let (of, to, new) = (identifier(name), identifier(&aside), identifier(fresh));
-        // A database cannot be renamed while anybody is connected; nobody may come back in between.
-        let close = format!(
-            "ALTER DATABASE {of} ALLOW_CONNECTIONS false;
-             SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = {};",
-            literal(name)
+        let renames = format!("ALTER DATABASE {of} RENAME TO {to}; ALTER DATABASE {new} RENAME TO {of};");
+        let guests = format!(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname IN ({}, {}) AND pid <> pg_backend_pid()",
+            literal(name),
+            literal(fresh)
         );
-        let open =
-            |name: &str| self.query(&format!("ALTER DATABASE {} ALLOW_CONNECTIONS true;", identifier(name)));
-        let rename = format!(
-            "BEGIN; ALTER DATABASE {of} RENAME TO {to}; ALTER DATABASE {new} RENAME TO {of}; COMMIT;"
-        );
-        match self.query(&close).and_then(|_| self.query(&rename)) {
-            Ok(_) => {
-                if let Err(failure) = open(&aside) {
-                    warn!("\"{aside}\" takes no connections: {failure:#}");
-                }
-                Ok(aside)
-            }
-            Err(failure) => {
-                let _ = open(name);
-                Err(failure)
+        let mut swapped = Err(anyhow!("not tried"));
+        for _ in 0..SWAP_TRIES {
+            // The renaming waits up to five seconds until the last guest has left, and lets no new one in meanwhile.
+            // Those who came before it began are sent away again and again.
+            let mut usher = self.maintenance.start_psql()?;
+            usher.input().write_all(format!("{guests} \\watch {USHER_EVERY}\n").as_bytes())?;
+            swapped = self.query(&format!("BEGIN; {renames} COMMIT;"));
+            drop(usher);
+            if swapped.is_ok() {
+                break;
             }
         }
+        swapped.map(|_| aside).with_context(|| {
+            format!("the two databases could not be renamed; once nobody is connected to \"{name}\", this does it: BEGIN; {renames} COMMIT;")
+        })
     }
 
     /// What a script answers that runs in the maintenance database.
     pub fn query(&self, script: &str) -> Result<String> {
-        self.maintenance.query(script)
+        self.maintenance.query(&format!("{OWN_SETTINGS}{script}"))
     }
-}
-
-/// A script that gives `fresh` the owner, grants and settings of `name`; each line that the query makes is run.
-fn carry_over(name: &str, fresh: &str) -> String {
-    let (name, fresh) = (literal(name), literal(fresh));
-    format!(
-        r"WITH old AS (SELECT * FROM pg_database WHERE datname = {name}),
-          settings AS (
-              SELECT pg_get_userbyid(nullif(setrole, 0)) AS role, split_part(setting, '=', 1) AS name,
-                     substr(setting, strpos(setting, '=') + 1) AS value
-              FROM old JOIN pg_db_role_setting ON setdatabase = oid, unnest(setconfig) AS setting)
-          SELECT format('ALTER DATABASE %I OWNER TO %I', {fresh}, pg_get_userbyid(datdba)) FROM old
-          UNION ALL SELECT format('ALTER DATABASE %I CONNECTION LIMIT %s', {fresh}, datconnlimit) FROM old
-          UNION ALL SELECT format('REVOKE ALL ON DATABASE %I FROM PUBLIC', {fresh}) FROM old WHERE datacl IS NOT NULL
-          UNION ALL SELECT format('GRANT %s ON DATABASE %I TO %s%s', privilege_type, {fresh},
-              CASE grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END,
-              CASE WHEN is_grantable THEN ' WITH GRANT OPTION' ELSE '' END) FROM old, aclexplode(datacl)
-          UNION ALL SELECT CASE WHEN role IS NULL THEN format('ALTER DATABASE %I', {fresh})
-                                ELSE format('ALTER ROLE %I IN DATABASE %I', role, {fresh}) END
-              || format(' SET %I TO ', name)
-              -- Lists of names are kept quoted already, as pg_dump knows too (GUC_LIST_QUOTE).
-              || CASE WHEN name IN ('search_path', 'temp_tablespaces', 'local_preload_libraries',
-                                    'session_preload_libraries') THEN value
-                      ELSE quote_literal(value) END
-              FROM settings \gexec"
-    )
 }
 
 /// `name_what_YYYY-MM-DD_HH-MM-SS`; a long name is cut, as PostgreSQL takes no more than 63 bytes.
@@ -237,7 +212,7 @@ pub fn identifier(name: &str) -> String {
 }
 
 /// An SQL string, whatever standard_conforming_strings says.
-fn literal(text: &str) -> String {
+pub(super) fn literal(text: &str) -> String {
     format!("E'{}'", text.replace('\\', r"\\").replace('\'', "''"))
 }
 

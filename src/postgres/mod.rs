@@ -5,9 +5,11 @@
 
 mod clients;
 mod conninfo;
+mod contents;
 mod databases;
 mod format;
 mod process;
+mod properties;
 mod rights;
 
 use std::io::{Read, Write};
@@ -20,9 +22,11 @@ use log::Level;
 
 pub use self::clients::{Clients, Programs};
 pub use self::conninfo::Conninfo;
-pub use self::databases::{identifier, name_with, Databases, Table, LONGEST_NAME};
+pub use self::contents::Table;
+pub use self::databases::{identifier, name_with, Databases, LONGEST_NAME};
 pub use self::format::Format;
 pub use self::process::{is_broken_pipe, Process};
+pub use self::properties::Properties;
 pub use self::rights::Rights;
 use crate::base::retry::{Policy, Retryable};
 use crate::base::secret::Redactor;
@@ -105,6 +109,15 @@ impl Postgres {
         let database = self.connection.get("dbname").unwrap_or_default();
         let answer = self.query(QUERY).with_context(|| format!("cannot reach database \"{database}\""))?;
         parse_server(&answer).ok_or_else(|| anyhow!("psql answered \"{answer}\" to: {QUERY}"))
+    }
+
+    /// What belongs to a database of this server and not to what is in it.
+    ///
+    /// # Errors
+    /// psql's own words.
+    pub fn properties(&self, database: &str) -> Result<Properties> {
+        let answer = self.query(&Properties::query(database));
+        Properties::read(&answer.context("cannot look at the database's properties")?)
     }
 
     /// Has psql run a script: SQL and psql's own commands, each statement by itself. Returns what it prints: rows, their

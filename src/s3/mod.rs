@@ -21,7 +21,7 @@ use ureq::Agent;
 use url::Url;
 
 pub use self::error::{Fault, S3Error};
-pub use self::objects::Object;
+pub use self::objects::{Head, Object};
 pub use self::part::{Part, Source};
 pub use self::pending::PendingUpload;
 pub use self::upload::{part_size, Upload};

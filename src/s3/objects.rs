@@ -1,5 +1,7 @@
 //! Single objects: stored, looked at, listed, deleted.
 
+use std::collections::BTreeMap;
+
 use rusty_s3::actions::ListObjectsV2;
 use ureq::http::header::CONTENT_LENGTH;
 
@@ -13,6 +15,15 @@ pub struct Object {
     pub key: String,
     /// Bytes.
     pub size: u64,
+}
+
+/// What S3 says of an object without its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Bytes.
+    pub size: u64,
+    /// What the object says about itself: see [`Metadata`].
+    pub metadata: BTreeMap<String, String>,
 }
 
 impl Client {
@@ -32,23 +43,27 @@ impl Client {
         })
     }
 
-    /// The size of an object in bytes, or `None` where there is none.
+    /// What S3 says of an object, or `None` if there is none.
     ///
     /// # Errors
-    /// S3's refusal.
-    pub fn head_object(&self, key: &str) -> Result<Option<u64>> {
+    /// S3's refusal, or an answer without a size.
+    pub fn head_object(&self, key: &str) -> Result<Option<Head>> {
         let action = || self.bucket.head_object(Some(&self.credentials), key);
         let answer = self.retry(|| self.send("HeadObject", key, action(), &Body::None));
-        match answer {
-            Ok(answer) => {
-                match answer.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok()) {
-                    Some(size) => Ok(Some(size)),
-                    None => Err(self.error("HeadObject", key, Fault::unreadable("it has no Content-Length"))),
-                }
-            }
-            Err(error) if error.is_not_found() => Ok(None),
-            Err(error) => Err(error),
-        }
+        let headers = match answer {
+            Ok(answer) => answer.headers,
+            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let Some(size) = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok())
+        else {
+            return Err(self.error("HeadObject", key, Fault::unreadable("it has no Content-Length")));
+        };
+        let metadata = headers.iter().filter_map(|(name, value)| {
+            let name = name.as_str().strip_prefix("x-amz-meta-")?;
+            Some((name.to_owned(), value.to_str().ok()?.to_owned()))
+        });
+        Ok(Some(Head { size, metadata: metadata.collect() }))
     }
 
     /// All objects whose key begins with `prefix`, in the order of their keys, however many there are.

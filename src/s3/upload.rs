@@ -164,7 +164,7 @@ impl Upload {
 
     fn is_complete(&self) -> bool {
         let uploaded = self.shared.acknowledged.load(Ordering::Relaxed);
-        matches!(self.client.head_object(&self.shared.key), Ok(Some(size)) if size == uploaded)
+        matches!(self.client.head_object(&self.shared.key), Ok(Some(head)) if head.size == uploaded)
     }
 
     fn give_up(&mut self) -> Option<Error> {

@@ -1,0 +1,213 @@
+//! Restoring: from the bucket into a database, proven on the way.
+//!
+//! S3 → gunzip → psql, or pg_restore for the custom format, into a database that is made for it: its name says that it
+//! is unfinished. It gets the name that was asked for when all of the backup was restored and proven. If anything fails, it
+//! is dropped again. So a name that somebody expects is never that of half a database, whatever ends pgkeep.
+
+mod pour;
+
+use std::time::Instant;
+
+use anyhow::{anyhow, bail, ensure, Context, Result};
+use chrono::Utc;
+use log::{info, warn};
+
+use super::backup::DATABASE_PROPERTIES;
+use super::Job;
+use crate::base::units;
+use crate::postgres::{identifier, name_with, Conninfo, Databases, Format, Properties, Table};
+use crate::store::{Backup, Selected};
+pub(super) use pour::{Restore, Whole};
+
+/// What `pgkeep restore` was asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// `latest`, a time or a key.
+    pub which: String,
+    /// The database to restore into.
+    pub database: Option<String>,
+    /// The server to restore to, and perhaps the database; the configured one's server otherwise.
+    pub to: Option<String>,
+    /// Whether a database that is there may be replaced.
+    pub replace: bool,
+    /// What of the backup to restore.
+    pub selection: Selection,
+}
+
+/// What pg_restore can do beyond psql.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// These tables alone.
+    pub tables: Vec<String>,
+    /// These schemas alone.
+    pub schemas: Vec<String>,
+    /// So many tables side by side.
+    pub jobs: Option<u16>,
+}
+
+impl Selection {
+    fn is_any(&self) -> bool {
+        *self != Selection::default()
+    }
+
+    /// As pg_restore takes them.
+    fn arguments(&self) -> Vec<String> {
+        let tables = self.tables.iter().map(|name| format!("--table={name}"));
+        let schemas = self.schemas.iter().map(|name| format!("--schema={name}"));
+        let jobs = self.jobs.map(|jobs| format!("--jobs={jobs}"));
+        tables.chain(schemas).chain(jobs).collect()
+    }
+}
+
+/// What is at the name that the backup is to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Target {
+    /// Nothing.
+    New,
+    /// A database with nothing in it: it goes when the restored one takes its place.
+    Empty,
+    /// A database that is kept under another name.
+    Replaced,
+}
+
+/// What a restore has made.
+pub struct Restored {
+    /// The tables that are there now.
+    pub tables: Vec<Table>,
+    /// What was restored, where it is, and how to undo it: a sentence for the log.
+    pub summary: String,
+}
+
+/// Restores.
+///
+/// # Errors
+/// If nothing was restored. What was there before is as it was.
+pub fn run(job: &Job, options: &Options) -> Result<Restored> {
+    let started = Instant::now();
+    let Selected { database: source, backup } = job.store.find(&options.which)?;
+    let selection = &options.selection;
+    if selection.is_any() {
+        ensure!(
+            backup.format == Format::Custom,
+            "--table, --schema and --jobs need a backup in the custom format (BACKUP_FORMAT=custom), and {} is plain SQL",
+            backup.key
+        );
+    }
+    ensure!(
+        !options.replace || (selection.tables.is_empty() && selection.schemas.is_empty()),
+        "--replace with --table or --schema would replace the whole database by a part of it; restore the part into a new \
+         database, and take from it what is needed"
+    );
+    let connection = match &options.to {
+        Some(text) => Conninfo::parse(text).map_err(|problem| {
+            anyhow!("--to cannot be read: {problem}; for example --to postgresql://user@host:5432")
+        })?,
+        None => job.connection.clone(),
+    };
+    let named = options.to.as_ref().and_then(|_| connection.get("dbname")).map(str::to_owned);
+    let name = options.database.clone().or(named).or(options.replace.then(|| source.clone()));
+    let name = name.unwrap_or_else(|| name_with(&source, "restored", backup.time));
+    let databases = job.databases(&connection, Some(&name))?;
+    let target = choose_target(&databases, &name, options.replace)?;
+    if target == Target::Empty && selection.is_any() {
+        bail!("--table, --schema and --jobs restore into a new database, and \"{name}\" is there already");
+    }
+    info!(
+        "restore started: {} ({}) into the database \"{name}\" on PostgreSQL {}",
+        job.store.place(&backup),
+        units::bytes(backup.size),
+        databases.server.version
+    );
+    let properties = match target {
+        Target::New => recorded_properties(job, &backup)?,
+        // The place that it takes says more than the backup.
+        Target::Empty | Target::Replaced => Some(databases.properties(&name)?),
+    };
+    let restore = Restore { job, databases: &databases, backup: &backup, selection, properties };
+    let whole = restore.whole(&name)?;
+    databases.adopt(&whole.database, restore.properties.as_ref())?;
+    let (counted, took) = (summary(&whole.tables), units::duration(started.elapsed()));
+    let mut summary = format!("restore succeeded: {counted} in the database \"{name}\", in {took}");
+    // From here on a signal ends nothing: what is left to do is short.
+    let databases = databases.unstoppable();
+    match target {
+        Target::New => databases.rename(&whole.database, &name)?,
+        Target::Empty => take_empty_place(&databases, &whole.database, &name)?,
+        Target::Replaced => {
+            // A name that says what it is, should the swap fail.
+            let beside = free_name(&databases, name_with(&name, "restored", backup.time))?;
+            databases.rename(&whole.database, &beside)?;
+            let aside = databases.swap(&beside, &name, Utc::now()).with_context(|| {
+                format!("the backup is restored in \"{beside}\" and whole, but \"{name}\" could not be replaced by it; it is as it was")
+            })?;
+            summary += &format!(
+                "; what it was before is now \"{aside}\" (drop it when it is not needed any more); to undo: ALTER DATABASE {} \
+                 RENAME TO {}; ALTER DATABASE {} RENAME TO {};",
+                identifier(&name),
+                identifier(&beside),
+                identifier(&aside),
+                identifier(&name)
+            );
+        }
+    }
+    Ok(Restored { tables: whole.tables, summary })
+}
+
+/// Nothing that is there is written to, unless it is empty or `replace` says so.
+fn choose_target(databases: &Databases, name: &str, replace: bool) -> Result<Target> {
+    if !databases.exists(name)? {
+        return Ok(Target::New);
+    }
+    if databases.is_empty(name)? {
+        return Ok(Target::Empty);
+    }
+    ensure!(
+        replace,
+        "the database \"{name}\" is there and not empty: --database names another one, --replace puts the backup in its place \
+         (and keeps it under another name)"
+    );
+    Ok(Target::Replaced)
+}
+
+/// What was recorded of the database itself, if anything was.
+pub(super) fn recorded_properties(job: &Job, backup: &Backup) -> Result<Option<Properties>> {
+    let head = job.store.client.head_object(&backup.key).context("cannot look at the backup")?;
+    let record = head.as_ref().and_then(|head| head.metadata.get(DATABASE_PROPERTIES));
+    let read = record.filter(|record| !record.is_empty()).map(|record| Properties::read(record)).transpose();
+    // Metadata may have been lost by copying the object; the data is what counts.
+    Ok(read.unwrap_or_else(|problem| {
+        warn!("how the database itself was made is not known: {problem:#}");
+        None
+    }))
+}
+
+/// `name`, or the next that nobody has.
+fn free_name(databases: &Databases, name: String) -> Result<String> {
+    match databases.exists(&name)? {
+        true => Ok(name_with(&name, "at", Utc::now())),
+        false => Ok(name),
+    }
+}
+
+/// Gives the restored database the name of an empty one, which is dropped; unless somebody has put something into it
+/// meanwhile.
+fn take_empty_place(databases: &Databases, fresh: &str, name: &str) -> Result<()> {
+    let aside = databases.swap(fresh, name, Utc::now()).with_context(|| {
+        format!("the backup is restored in \"{fresh}\" and whole, but could not take the place of \"{name}\"")
+    })?;
+    let dropped = match databases.is_empty(&aside) {
+        Ok(true) => databases.drop(&aside),
+        Ok(false) => Err(anyhow!("somebody has put something into it meanwhile")),
+        Err(failure) => Err(failure),
+    };
+    if let Err(failure) = dropped {
+        warn!("\"{name}\" as it was before is still there as \"{aside}\": {failure:#}");
+    }
+    Ok(())
+}
+
+/// `12 tables with 3456 rows`.
+pub(super) fn summary(tables: &[Table]) -> String {
+    let rows: u64 = tables.iter().filter_map(|table| table.rows).sum();
+    format!("{} with {rows} rows", units::count(tables.len(), "table"))
+}
