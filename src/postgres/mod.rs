@@ -103,9 +103,9 @@ impl Postgres {
     /// # Errors
     /// psql's own words.
     pub fn ask(&self) -> Result<Server> {
-        const QUERY: &str =
-            "SELECT current_setting('server_version_num'), current_setting('server_version'), \
-                             pg_database_size(current_database());";
+        const QUERY: &str = "BEGIN READ ONLY; SET LOCAL statement_timeout = 0; \
+             SELECT current_setting('server_version_num'), current_setting('server_version'), \
+                    pg_database_size(current_database()); COMMIT;";
         let database = self.connection.get("dbname").unwrap_or_default();
         let answer = self.query(QUERY).with_context(|| format!("cannot reach database \"{database}\""))?;
         parse_server(&answer).ok_or_else(|| anyhow!("psql answered \"{answer}\" to: {QUERY}"))

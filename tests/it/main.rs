@@ -16,6 +16,7 @@ mod failures;
 mod health;
 mod majors;
 mod names_and_secrets;
+mod replaced;
 mod resources;
 mod restore;
 mod retention;
