@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail, ensure, Error, Result};
 use flate2::bufread::GzDecoder;
-use log::info;
+use log::{info, warn};
 
 use crate::base::logging;
 use crate::base::progress::{self, rate};
@@ -86,6 +86,9 @@ fn unpack(
     let surplus = io::copy(&mut behind, &mut io::sink()).map_err(|problem| explain(problem, end, size))?;
     ensure!(surplus == 0, "the gzip stream ends at byte {end} of {size}: {surplus} bytes are behind it");
     witness.check().map_err(Error::msg)?;
+    if let Some(doubt) = witness.unproven() {
+        warn!("{doubt}");
+    }
     dump(&held[..held_length])?;
     Ok(witness.length)
 }
