@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{anyhow, ensure, Error, Result};
 use flate2::bufread::GzDecoder;
+use log::warn;
 
 use super::proof::Witness;
 use crate::postgres::Format;
@@ -59,6 +60,9 @@ pub fn unpack(
     let surplus = io::copy(&mut behind, &mut io::sink()).map_err(|problem| explain(problem, end, size))?;
     ensure!(surplus == 0, "the gzip stream ends at byte {end} of {size}: {surplus} bytes are behind it");
     witness.check().map_err(Error::msg)?;
+    if let Some(doubt) = witness.unproven() {
+        warn!("{doubt}");
+    }
     dump(&held[..held_length])?;
     Ok(witness.length)
 }

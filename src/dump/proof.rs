@@ -1,64 +1,78 @@
-//! What shows that a dump is whole: its first bytes, and the end marker that pg_dump writes last.
+//! What shows that a dump is whole: the end marker that pg_dump's plain format has, and what an archive of the
+//! custom format says of itself.
 
+use super::archive::Archive;
 use crate::postgres::Format;
 
 /// What pg_dump's plain format ends with, and what may follow: `\unrestrict` with its key.
 const END_MARKER: &[u8] = b"\n-- PostgreSQL database dump complete\n";
 const TAIL: usize = 1024;
-/// What pg_dump's custom format begins with. It has no marker at its end: there, pg_dump's status and gzip's
-/// checksum of all that it wrote have to do.
-const CUSTOM_MAGIC: &[u8] = b"PGDMP";
 
 /// Watches a dump go by.
 pub struct Witness {
-    format: Format,
-    head: Vec<u8>,
-    tail: Vec<u8>,
+    seen: Seen,
     /// Bytes so far.
     pub length: u64,
+}
+
+enum Seen {
+    /// The last bytes.
+    Plain(Vec<u8>),
+    Custom(Archive),
 }
 
 impl Witness {
     /// Of a dump in this format.
     pub fn new(format: Format) -> Self {
-        Witness { format, head: Vec::new(), tail: Vec::new(), length: 0 }
+        let seen = match format {
+            Format::Plain => Seen::Plain(Vec::new()),
+            Format::Custom => Seen::Custom(Archive::default()),
+        };
+        Witness { seen, length: 0 }
     }
 
     /// The next bytes of the dump.
     pub fn push(&mut self, bytes: &[u8]) {
-        let wanted = (CUSTOM_MAGIC.len() - self.head.len()).min(bytes.len());
-        self.head.extend_from_slice(&bytes[..wanted]);
-        self.tail.extend_from_slice(&bytes[bytes.len().saturating_sub(TAIL)..]);
-        self.tail.drain(..self.tail.len().saturating_sub(TAIL));
+        match &mut self.seen {
+            Seen::Plain(tail) => {
+                tail.extend_from_slice(&bytes[bytes.len().saturating_sub(TAIL)..]);
+                tail.drain(..tail.len().saturating_sub(TAIL));
+            }
+            Seen::Custom(archive) => archive.push(bytes),
+        }
         self.length += bytes.len() as u64;
     }
 
     /// What is missing in a dump that ends here.
     ///
     /// # Errors
-    /// A sentence, where the dump is not whole.
-    pub fn check(&self) -> Result<(), &'static str> {
-        match self.format {
-            Format::Plain if !self.ends_with_the_marker() => {
-                Err("the dump has no end marker: it is not whole, or not of pg_dump")
-            }
-            Format::Custom if self.head != CUSTOM_MAGIC => {
-                Err("it does not begin as pg_dump's custom format does")
-            }
-            _ => Ok(()),
+    /// A sentence, if the dump is not whole.
+    pub fn check(&self) -> Result<(), String> {
+        match &self.seen {
+            Seen::Plain(tail) if ends_with_the_marker(tail) => Ok(()),
+            Seen::Plain(_) => Err("the dump has no end marker: it is not whole, or not of pg_dump".into()),
+            Seen::Custom(archive) => archive.check(),
         }
     }
 
-    /// Whether the end marker is there, with nothing behind it but comments and `\unrestrict`: a dump that
-    /// stopped within a table whose rows contain the marker's text does not pass.
-    fn ends_with_the_marker(&self) -> bool {
-        let Some(at) = self.tail.windows(END_MARKER.len()).rposition(|window| window == END_MARKER) else {
-            return false;
-        };
-        let behind = String::from_utf8_lossy(&self.tail[at + END_MARKER.len()..]);
-        behind.ends_with('\n')
-            && behind.lines().all(|line| line.is_empty() || line == "--" || line.starts_with("\\unrestrict "))
+    /// Why a dump that passes the check may not be whole all the same.
+    pub fn unproven(&self) -> Option<String> {
+        match &self.seen {
+            Seen::Plain(_) => None,
+            Seen::Custom(archive) => archive.unproven(),
+        }
     }
+}
+
+/// Whether the end marker is there, with nothing behind it but comments and `\unrestrict`: a dump that
+/// stopped within a table whose rows contain the marker's text does not pass.
+fn ends_with_the_marker(tail: &[u8]) -> bool {
+    let Some(at) = tail.windows(END_MARKER.len()).rposition(|window| window == END_MARKER) else {
+        return false;
+    };
+    let behind = String::from_utf8_lossy(&tail[at + END_MARKER.len()..]);
+    behind.ends_with('\n')
+        && behind.lines().all(|line| line.is_empty() || line == "--" || line.starts_with("\\unrestrict "))
 }
 
 #[cfg(test)]
@@ -94,12 +108,11 @@ mod tests {
     }
 
     #[test]
-    fn a_custom_dump_shows_its_magic() {
+    fn a_custom_dump_is_an_archive() {
         for chunk in [1, 3, 100] {
-            assert!(whole(Format::Custom, "PGDMP\u{1}and so on", chunk));
-            assert!(!whole(Format::Custom, "PGDM", chunk));
-            assert!(!whole(Format::Custom, "-- PostgreSQL database dump\n", chunk));
-            assert!(!whole(Format::Custom, "", chunk));
+            for no_archive in ["", "PGDM", "PGDMP\u{1}\u{10} and so on", "-- PostgreSQL database dump\n"] {
+                assert!(!whole(Format::Custom, no_archive, chunk), "{no_archive}");
+            }
         }
     }
 }

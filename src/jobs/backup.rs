@@ -1,8 +1,8 @@
 //! One backup, from the dump to the commit gate.
 //!
 //! pg_dump → gzip → spool → parts → S3. The object appears only when pg_dump ended with status 0, the
-//! dump's own end marker was seen, gzip closed cleanly and every part was acknowledged with its checksum.
-//! Anything else leaves no object at all.
+//! dump itself showed that it is whole (`dump::proof`), gzip closed cleanly and every part was acknowledged with
+//! its checksum. Anything else leaves no object at all.
 
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -173,6 +173,9 @@ impl Run<'_> {
         }
         dump.finish().map_err(|failure| explain_dump(failure, job))?;
         witness.check().map_err(Error::msg).context("pg_dump reported success, and yet")?;
+        if let Some(doubt) = witness.unproven() {
+            warn!("{doubt}");
+        }
         let spool = gzip.finish().map_err(written)?;
         let size = spool.written();
         progress.compressed.store(size, Ordering::Relaxed);
