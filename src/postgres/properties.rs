@@ -40,7 +40,8 @@ impl Properties {
     /// A query that returns them as JSON. Not every server has every column, so that they are read from the row as JSON.
     pub(super) fn query(database: &str) -> String {
         format!(
-            "SELECT json_build_object(
+            "BEGIN READ ONLY; SET LOCAL statement_timeout = 0;
+             SELECT json_build_object(
                 'encoding', pg_encoding_to_char(encoding), 'collate', datcollate, 'ctype', datctype,
                 'provider', coalesce(to_jsonb(d) ->> 'datlocprovider', 'c'),
                 'locale', coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale'),
@@ -54,7 +55,7 @@ impl Properties {
                 'settings', (SELECT json_agg(json_build_array(
                                  CASE WHEN setrole <> 0 THEN pg_get_userbyid(setrole) END, setting))
                              FROM pg_db_role_setting, unnest(setconfig) setting WHERE setdatabase = d.oid))
-             FROM pg_database d WHERE datname = {};",
+             FROM pg_database d WHERE datname = {}; COMMIT;",
             literal(database)
         )
     }
