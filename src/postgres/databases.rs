@@ -102,12 +102,13 @@ impl Databases {
             let remedy = if forbidden { "; ALTER ROLE … CREATEDB lets the role do it" } else { "" };
             failure.context(format!("cannot make the database \"{name}\"{remedy}"))
         })?;
-        // Nothing is lost if the server goes down meanwhile: what is half restored is worth nothing, and the renaming at
-        // the end is written to the disk with all before it.
-        let database = identifier(name);
-        let comment = literal(comment);
+        // Nothing is lost without waiting for the disk: what is half restored is worth nothing, and the renaming at
+        // the end is written with all before it. Of a role in a database, these win over all other settings.
+        let (database, comment) = (identifier(name), literal(comment));
         self.query(&format!(
-            "COMMENT ON DATABASE {database} IS {comment}; ALTER DATABASE {database} SET synchronous_commit TO off;"
+            "COMMENT ON DATABASE {database} IS {comment};
+             ALTER ROLE CURRENT_USER IN DATABASE {database} SET synchronous_commit TO off;
+             ALTER ROLE CURRENT_USER IN DATABASE {database} SET default_transaction_read_only TO off;"
         ))?;
         let Some(like) = like else { return Ok(()) };
         if let Some(differs) = like.differences(&self.properties(name)?) {
@@ -125,7 +126,9 @@ impl Databases {
     /// What this server refuses is logged.
     pub fn adopt(&self, name: &str, properties: Option<&Properties>) -> Result<()> {
         let database = identifier(name);
-        self.query(&format!("ALTER DATABASE {database} RESET ALL; COMMENT ON DATABASE {database} IS NULL;"))?;
+        self.query(&format!(
+            "ALTER ROLE CURRENT_USER IN DATABASE {database} RESET ALL; COMMENT ON DATABASE {database} IS NULL;"
+        ))?;
         let Some(properties) = properties else { return Ok(()) };
         if properties.is_cut() {
             warn!("not all properties of the database were recorded with its backup: look at its settings and grants");
