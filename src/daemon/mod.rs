@@ -17,7 +17,7 @@ use crate::daemon::status::{Drill, Failure, Keeper, Newest, Status, BEAT};
 use crate::jobs::backup;
 use crate::jobs::drill;
 use crate::s3::Client;
-use crate::schedule::agenda::Agenda;
+use crate::schedule::agenda::{Agenda, Skipped};
 
 /// The wall clock can jump (NTP, a suspended host), so it is looked at at least this often; each look is a
 /// sign of life.
@@ -251,15 +251,19 @@ fn lateness(late: Duration) -> String {
     }
 }
 
-fn report_skipped(skipped: &[DateTime<Utc>]) {
-    if skipped.is_empty() {
+fn report_skipped(skipped: &Skipped) {
+    let Skipped { times, more } = skipped;
+    if times.is_empty() {
         return;
     }
-    let named: Vec<String> = skipped.iter().take(NAMED_SKIPS).map(|fire| both_times(*fire)).collect();
-    let more = skipped.len() - named.len();
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    let times = units::count(skipped.len(), "fire time");
-    warn!("skipped {times} that passed while the backup ran: {}{more}", named.join(", "));
+    let named: Vec<String> = times.iter().take(NAMED_SKIPS).map(|fire| both_times(*fire)).collect();
+    let (more_than, unnamed) = match (more, times.len() - named.len()) {
+        (true, _) => ("more than ", " and so on".to_owned()),
+        (false, 0) => ("", String::new()),
+        (false, count) => ("", format!(" and {count} more")),
+    };
+    let count = units::count(times.len(), "fire time");
+    warn!("skipped {more_than}{count} that passed while the backup ran: {}{unnamed}", named.join(", "));
 }
 
 /// Logs the effective configuration and the next three fire times.
