@@ -41,7 +41,7 @@ fn main() -> ExitCode {
         // It may come from TZ_FILE.
         std::env::set_var("TZ", zone);
     }
-    for sentence in &config.unknown {
+    for sentence in &config.warnings {
         warn!("{sentence}");
     }
     run(&command, &config).unwrap_or_else(|failure| {

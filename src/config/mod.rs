@@ -66,8 +66,8 @@ pub struct Config {
     s3: S3Config,
     /// The effective configuration, a line a variable, secrets masked.
     pub lines: Vec<String>,
-    /// A sentence about each variable that looks like pgkeep's and is not.
-    pub unknown: Vec<String>,
+    /// A sentence about each variable that looks like pgkeep's and is not, and about each value that is hardly meant.
+    pub warnings: Vec<String>,
 }
 
 impl Config {
@@ -90,13 +90,19 @@ impl Config {
                 (false, _) => format!("{name} = (not set)"),
             });
         }
-        let unknown = from.unknown();
+        let mut warnings = from.unknown();
+        for (name, interval) in
+            [("BACKUP_INTERVAL", &settings.interval), ("BACKUP_DRILL_INTERVAL", &settings.drill_interval)]
+        {
+            let warning = interval.as_ref().and_then(|interval| interval.schedule.warning());
+            warnings.extend(warning.map(|warning| format!("{name}: {warning}")));
+        }
         match settings.together(&mut from) {
             Some((connection, database, s3)) if from.problems.is_empty() => {
                 lines.push(format!("the bucket is at {}", s3.bucket.base_url()));
-                Ok(Config { settings, connection, database, s3, lines, unknown })
+                Ok(Config { settings, connection, database, s3, lines, warnings })
             }
-            _ => Err([from.problems, unknown].concat()),
+            _ => Err([from.problems, warnings].concat()),
         }
     }
 

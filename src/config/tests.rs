@@ -115,7 +115,7 @@ fn the_effective_configuration_shows_no_secret() {
     let shown = config.lines.join("\n");
     assert!(!shown.contains("hush"), "{shown}");
     assert!(shown.contains("password=***") && shown.contains("dbname='shop'"), "{shown}");
-    assert!(config.unknown[0].starts_with("BACKUP_RETENTION is not a variable"), "{:?}", config.unknown);
+    assert!(config.warnings[0].starts_with("BACKUP_RETENTION is not a variable"), "{:?}", config.warnings);
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn a_misspelt_variable_is_named_with_the_one_that_was_meant() {
         ("BACKUP_RETENTION_DAY", "BACKUP_RETENTION_DAYS"),
         ("BACKUP_SCHEDULE", "BACKUP_INTERVAL"),
     ] {
-        let unknown = read(&[(name, "x")]).unwrap().unknown;
+        let unknown = read(&[(name, "x")]).unwrap().warnings;
         let expected =
             format!("{name} is not a variable of pgkeep and does nothing: did you mean {meant}? pgkeep");
         assert!(unknown.len() == 1 && unknown[0].starts_with(&expected), "{unknown:?}");
@@ -137,11 +137,18 @@ fn a_misspelt_variable_is_named_with_the_one_that_was_meant() {
     // Somebody else's: those of PostgreSQL's image, and those by which Kubernetes describes a service.
     for name in ["POSTGRES_PASSWORD", "POSTGRES_USER_FILE", "POSTGRES_SERVICE_HOST", "S3_PORT_9000_TCP_ADDR"]
     {
-        assert_eq!(read(&[(name, "x")]).unwrap().unknown, [] as [&str; 0]);
+        assert_eq!(read(&[(name, "x")]).unwrap().warnings, [] as [&str; 0]);
     }
     // Beside what is wrong because of it.
     let problems = read(&[("S3_BUCKET", ""), ("S3_BUCKETS", "x")]).err().unwrap();
     assert!(problems.len() == 2 && problems[1].contains("did you mean S3_BUCKET?"), "{problems:?}");
+}
+
+#[test]
+fn a_schedule_that_is_hardly_meant_is_asked_about() {
+    let warnings = read(&[("BACKUP_INTERVAL", "* */6 * * *")]).unwrap().warnings;
+    assert!(warnings.len() == 1 && warnings[0].starts_with("BACKUP_INTERVAL: "), "{warnings:?}");
+    assert!(warnings[0].contains("240 times a day") && warnings[0].contains("`0 */6 * * *`"), "{warnings:?}");
 }
 
 #[test]

@@ -17,7 +17,7 @@ pub use self::status::{Drill, Failure, Newest, Status, BEAT};
 use crate::base::logging;
 use crate::base::units::{self, both_times};
 use crate::jobs::{backup, drill, Job};
-use crate::schedule::{Agenda, Interval};
+use crate::schedule::{Agenda, Interval, Skipped};
 
 /// The wall clock can jump (NTP, a suspended host), so it is looked at at least this often. Each look is a
 /// sign of life.
@@ -193,11 +193,16 @@ fn lateness(late: Duration) -> String {
     }
 }
 
-fn report_skipped(skipped: &[DateTime<Utc>]) {
-    if skipped.is_empty() {
+fn report_skipped(skipped: &Skipped) {
+    let Skipped { times, more } = skipped;
+    if times.is_empty() {
         return;
     }
-    let named: Vec<String> = skipped.iter().take(NAMED_SKIPS).map(|fire| both_times(*fire)).collect();
-    let times = units::count(skipped.len(), "fire time");
-    warn!("skipped {times} that passed while the backup ran: {}", units::first_few(&named, skipped.len()));
+    let named: Vec<String> = times.iter().take(NAMED_SKIPS).map(|fire| both_times(*fire)).collect();
+    let (more, named) = match more {
+        true => ("more than ", named.join(", ") + " and so on"),
+        false => ("", units::first_few(&named, times.len())),
+    };
+    let count = units::count(times.len(), "fire time");
+    warn!("skipped {more}{count} that passed while the backup ran: {named}");
 }

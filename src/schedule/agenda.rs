@@ -10,6 +10,20 @@ use crate::schedule::Schedule;
 /// before, and what it said does not count. cron(8) draws the line at the same place.
 const LARGE_JUMP: TimeDelta = TimeDelta::hours(3);
 
+/// Skipped fire times that are listed at most. A host without a clock battery starts in 1970 and jumps to
+/// today when it reaches a time server. Walking through every minute in between would take minutes without
+/// a sign of life.
+const MOST_LISTED: usize = 1000;
+
+/// Fire times that passed without a run.
+#[derive(Debug, Default, PartialEq)]
+pub struct Skipped {
+    /// The first of them, in order.
+    pub times: Vec<DateTime<Utc>>,
+    /// There were more than are listed.
+    pub more: bool,
+}
+
 /// The next fire time, and what the clock said when it was last looked at.
 pub struct Agenda<'a, Z> {
     schedule: &'a Schedule,
@@ -47,21 +61,25 @@ impl<'a, Z: TimeZone> Agenda<'a, Z> {
         Ok(())
     }
 
-    /// Goes on after the run for `next`; answers with the fire times that passed meanwhile. A clock that was
+    /// Goes on after the run for `next`; returns the fire times that passed meanwhile. A clock that was
     /// set back a little during the run does not repeat `next`.
-    pub fn advance(&mut self, now: DateTime<Utc>) -> Result<Vec<DateTime<Utc>>> {
+    pub fn advance(&mut self, now: DateTime<Utc>) -> Result<Skipped> {
         self.done = self.next;
         self.next = self.after(self.done)?;
         self.pass(now)
     }
 
-    /// Goes on to the first fire time that is still ahead; answers with those that passed.
-    pub fn pass(&mut self, now: DateTime<Utc>) -> Result<Vec<DateTime<Utc>>> {
-        let mut skipped = Vec::new();
+    /// Goes on to the first fire time that is still ahead; returns those that passed.
+    pub fn pass(&mut self, now: DateTime<Utc>) -> Result<Skipped> {
+        let mut skipped = Skipped::default();
         while self.next <= now {
-            skipped.push(self.next);
-            self.done = self.next;
-            self.next = self.after(self.done)?;
+            if skipped.times.len() == MOST_LISTED {
+                skipped.more = true;
+                self.next = self.after(now)?;
+                break;
+            }
+            skipped.times.push(self.next);
+            self.next = self.after(self.next)?;
         }
         self.done = self.done.max(now);
         Ok(skipped)
@@ -76,6 +94,8 @@ impl<'a, Z: TimeZone> Agenda<'a, Z> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
 
     fn at(time: &str) -> DateTime<Utc> {
@@ -96,9 +116,10 @@ mod tests {
         let schedule = Schedule::parse("*/5 * * * *").unwrap();
         let mut agenda = agenda(&schedule, "23 02:58:00");
         assert_eq!(agenda.next, at("23 03:00:00"));
-        assert_eq!(agenda.advance(at("23 03:11:00")).unwrap(), [at("23 03:05:00"), at("23 03:10:00")]);
+        let times = vec![at("23 03:05:00"), at("23 03:10:00")];
+        assert_eq!(agenda.advance(at("23 03:11:00")).unwrap(), Skipped { times, more: false });
         assert_eq!(agenda.next, at("23 03:15:00"));
-        assert!(agenda.advance(at("23 03:15:01")).unwrap().is_empty());
+        assert_eq!(agenda.advance(at("23 03:15:01")).unwrap(), Skipped::default());
     }
 
     #[test]
@@ -107,7 +128,7 @@ mod tests {
         let mut agenda = agenda(&schedule, "23 02:00:00");
         agenda.check_clock(at("23 04:30:00")).unwrap();
         assert_eq!(agenda.next, at("23 03:00:00"), "the run is due");
-        assert!(agenda.advance(at("23 04:31:00")).unwrap().is_empty());
+        assert_eq!(agenda.advance(at("23 04:31:00")).unwrap(), Skipped::default());
         assert_eq!(agenda.next, at("24 03:00:00"));
     }
 
@@ -145,5 +166,43 @@ mod tests {
         agenda.check_clock(at("23 03:59:00")).unwrap();
         agenda.check_clock(at("23 02:59:00")).unwrap();
         assert_eq!(agenda.next, at("23 04:00:00"));
+    }
+
+    #[test]
+    fn a_jump_over_decades_is_passed_at_once() {
+        let schedule = Schedule::parse("* * * * *").unwrap();
+        let mut agenda = Agenda::new(&schedule, &Utc, DateTime::UNIX_EPOCH).unwrap();
+        let (started, now) = (Instant::now(), at("23 03:00:30"));
+        let skipped = agenda.advance(now).unwrap();
+        assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+        assert!(skipped.more);
+        // 00:01 was the run.
+        let first: Vec<_> =
+            (2..1002).map(|minute| DateTime::UNIX_EPOCH + TimeDelta::minutes(minute)).collect();
+        assert_eq!(skipped.times, first);
+        assert_eq!(agenda.next, at("23 03:01:00"));
+        assert_eq!(agenda.advance(at("23 03:01:02")).unwrap(), Skipped::default());
+    }
+
+    #[test]
+    fn as_many_fire_times_as_can_be_listed_are_all() {
+        let schedule = Schedule::parse("* * * * *").unwrap();
+        for (passed, more) in [(999, false), (1000, false), (1001, true)] {
+            let mut agenda = agenda(&schedule, "01 00:00:30");
+            let skipped = agenda.pass(at("01 00:00:30") + TimeDelta::minutes(passed)).unwrap();
+            assert_eq!((skipped.times.len(), skipped.more), (passed.min(1000) as usize, more));
+            assert_eq!(agenda.next, at("01 00:01:00") + TimeDelta::minutes(passed));
+        }
+    }
+
+    #[test]
+    fn a_clock_beyond_the_last_fire_time_is_an_error_and_no_loop() {
+        let schedule = Schedule::parse("* * * * *").unwrap();
+        let mut agenda = agenda(&schedule, "23 02:59:00");
+        let beyond = "2101-01-01T00:00:00Z".parse().unwrap();
+        let started = Instant::now();
+        assert!(agenda.advance(beyond).unwrap_err().to_string().contains("no fire time after 2101-01-01"));
+        assert!(Agenda::new(&schedule, &Utc, beyond).is_err());
+        assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
     }
 }

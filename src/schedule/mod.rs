@@ -7,11 +7,17 @@
 //! follows the passing of time instead, and fires in both passes of a repeated hour, as cron(8) does.
 
 mod agenda;
+mod fields;
+mod periods;
+mod refusals;
 
 use std::str::FromStr;
 
-pub use self::agenda::Agenda;
 use chrono::{DateTime, Days, NaiveDateTime, Offset, TimeDelta, TimeZone, Utc};
+
+pub use self::agenda::{Agenda, Skipped};
+use self::fields::{DAY, HOUR, MINUTE, MONTH, WEEKDAY};
+use crate::base::units;
 
 /// A schedule as it was written, and what it means.
 #[derive(Clone, Debug)]
@@ -28,6 +34,7 @@ pub struct Schedule {
     /// One of wall-clock times, or two that are ORed: see [`Schedule::parse`].
     clocks: Vec<cron::Schedule>,
     every_hour: bool,
+    warning: Option<String>,
 }
 
 const ALIASES: [(&str, &str); 7] = [
@@ -40,31 +47,6 @@ const ALIASES: [(&str, &str); 7] = [
     ("@annually", "0 0 1 1 *"),
 ];
 
-struct FieldKind {
-    name: &'static str,
-    first: u32,
-    last: u32,
-    /// What the names stand for begins at `first`.
-    names: &'static [&'static str],
-}
-
-const MINUTE: FieldKind = FieldKind { name: "minute", first: 0, last: 59, names: &[] };
-const HOUR: FieldKind = FieldKind { name: "hour", first: 0, last: 23, names: &[] };
-const DAY: FieldKind = FieldKind { name: "day of month", first: 1, last: 31, names: &[] };
-const MONTH: FieldKind = FieldKind {
-    name: "month",
-    first: 1,
-    last: 12,
-    names: &["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"],
-};
-/// Sunday is 0 and 7.
-const WEEKDAY: FieldKind = FieldKind {
-    name: "day of week",
-    first: 0,
-    last: 7,
-    names: &["sun", "mon", "tue", "wed", "thu", "fri", "sat"],
-};
-
 impl Schedule {
     /// Reads an expression.
     ///
@@ -72,9 +54,19 @@ impl Schedule {
     /// matches either of them fires: crontab(5). The `cron` crate ANDs them, so the OR is two schedules.
     ///
     /// # Errors
-    /// A sentence that says which field is wrong and what would be right.
+    /// A sentence that says what is wrong, and what to write instead if there is something.
     pub fn parse(expression: &str) -> Result<Self, String> {
         let expression = expression.trim();
+        Self::read(expression).map_err(|problem| refusals::explain(expression, problem))
+    }
+
+    /// A question to whoever wrote the expression, if it is right but hardly what was meant.
+    pub fn warning(&self) -> Option<&str> {
+        self.warning.as_deref()
+    }
+
+    /// Reads crontab(5) and nothing else; the error does not know of other dialects.
+    fn read(expression: &str) -> Result<Self, String> {
         let expression = if expression.starts_with('@') {
             let alias = ALIASES.iter().find(|(alias, _)| alias.eq_ignore_ascii_case(expression));
             alias.map(|(_, meaning)| *meaning).ok_or_else(|| {
@@ -84,17 +76,12 @@ impl Schedule {
         } else {
             expression
         };
-        let fields: Vec<&str> = expression.split_ascii_whitespace().collect();
-        let [minute, hour, day, month, weekday] = fields[..] else {
-            let hint = match fields.len() {
-                6 | 7 => "; crontab(5) has no field for seconds or years",
-                _ => "",
-            };
-            return Err(format!(
-                "\"{expression}\" has {} fields instead of the five minute, hour, day of month, month, day of week{hint}",
-                fields.len()
-            ));
-        };
+        let fields = fields::five(expression).ok_or_else(|| {
+            let count = expression.split_ascii_whitespace().count();
+            let five = "the five minute, hour, day of month, month, day of week";
+            format!("\"{expression}\" has {} instead of {five}", units::count(count, "field"))
+        })?;
+        let [minute, hour, day, month, weekday] = fields;
         let minutes = MINUTE.parse(minute)?;
         let hours = HOUR.parse(hour)?;
         let days = DAY.parse(day)?;
@@ -113,7 +100,10 @@ impl Schedule {
         } else {
             vec![clock(&list(&days), "*")?, clock("*", &list(&weekdays))?]
         };
-        let schedule = Schedule { clocks, every_hour: hours.len() == 24 };
+        let every_hour = hours.len() == 24;
+        let always = every_hour && days.len() == 31 && months.len() == 12 && weekdays.len() == 7;
+        let warning = if always { None } else { warning(fields, &minutes, &hours) };
+        let schedule = Schedule { clocks, every_hour, warning };
         match schedule.next(DateTime::UNIX_EPOCH, &Utc) {
             Some(_) => Ok(schedule),
             None => Err(format!("\"{expression}\" never fires: no month that it names has such a day")),
@@ -121,7 +111,7 @@ impl Schedule {
     }
 
     /// The first instant after `after` at which the schedule fires in `zone`; `None` when there is none
-    /// before the year 2100.
+    /// up to the end of the year 2100, where the `cron` crate ends.
     pub fn next<Z: TimeZone>(&self, after: DateTime<Utc>, zone: &Z) -> Option<DateTime<Z>> {
         let after = after.naive_utc();
         // The smallest offset around here: earlier wall-clock times cannot fire any more.
@@ -186,6 +176,19 @@ impl Schedule {
     }
 }
 
+/// A question, if an expression that leaves out hours or days fires in most minutes of the others. `* 3 * * *`
+/// fires in each minute from 3 to 4, and most who write it mean "at 3". Nobody writes `*/2` by mistake.
+fn warning(fields: [&str; 5], minutes: &[u32], hours: &[u32]) -> Option<String> {
+    if minutes.len() <= 30 {
+        return None;
+    }
+    let [_, hour, days @ ..] = fields;
+    let hour = if hours.len() == 24 { "0" } else { hour };
+    let meant = format!("{} {hour} {}", minutes[0], days.join(" "));
+    let fires = minutes.len() * hours.len();
+    Some(format!("\"{}\" fires {fires} times a day; did you mean `{meant}`?", fields.join(" ")))
+}
+
 fn offset<Z: TimeZone>(zone: &Z, instant: NaiveDateTime) -> TimeDelta {
     let offset = zone.offset_from_utc_datetime(&instant).fix();
     TimeDelta::seconds(offset.local_minus_utc().into())
@@ -210,80 +213,6 @@ fn instants<Z: TimeZone>(
 
 fn list(numbers: &[u32]) -> String {
     numbers.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
-}
-
-impl FieldKind {
-    /// The numbers that a field names, in order.
-    fn parse(&self, field: &str) -> Result<Vec<u32>, String> {
-        let mut numbers = Vec::new();
-        for item in field.split(',') {
-            let (range, step) = match item.split_once('/') {
-                Some((range, step)) => (range, Some(step)),
-                None => (item, None),
-            };
-            let (first, last) = match range.split_once('-') {
-                _ if range == "*" => (self.first, self.last),
-                Some((first, last)) => self.range(field, first, last)?,
-                None if step.is_some() => {
-                    return Err(self.wrong(
-                        field,
-                        &format!("a step needs * or a range before it, as in {range}-{}/2", self.last),
-                    ))
-                }
-                None => {
-                    let number = self.number(field, range)?;
-                    (number, number)
-                }
-            };
-            let step = match step {
-                None => 1,
-                Some(step) => match step.parse::<usize>() {
-                    Ok(step) if step > 0 && step < 1000 => step,
-                    _ => return Err(self.wrong(field, "a step is a number from 1")),
-                },
-            };
-            numbers.extend((first..=last).step_by(step));
-        }
-        numbers.sort_unstable();
-        numbers.dedup();
-        Ok(numbers)
-    }
-
-    fn range(&self, field: &str, first: &str, last: &str) -> Result<(u32, u32), String> {
-        let low = self.number(field, first)?;
-        let mut high = self.number(field, last)?;
-        // FRI-SUN: as the end of a range, Sunday by name is 7.
-        if self.last == 7 && high == 0 && low > 0 && last.eq_ignore_ascii_case("sun") {
-            high = 7;
-        }
-        if low > high {
-            return Err(self.wrong(field, "a range goes from the smaller to the larger"));
-        }
-        Ok((low, high))
-    }
-
-    fn number(&self, field: &str, text: &str) -> Result<u32, String> {
-        if let Some(at) = self.names.iter().position(|name| name.eq_ignore_ascii_case(text)) {
-            return Ok(self.first + at as u32);
-        }
-        // `+5` would parse as a number.
-        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        let number = text.parse().ok().filter(|number| digits && (self.first..=self.last).contains(number));
-        number.ok_or_else(|| {
-            let names = match (self.names.first(), self.names.last()) {
-                (Some(first), Some(last)) => format!(" or a name from {first} to {last}"),
-                _ => String::new(),
-            };
-            self.wrong(
-                field,
-                &format!("\"{text}\" is not a number from {} to {}{names}", self.first, self.last),
-            )
-        })
-    }
-
-    fn wrong(&self, field: &str, what: &str) -> String {
-        format!("the {} field \"{field}\": {what}", self.name)
-    }
 }
 
 #[cfg(test)]

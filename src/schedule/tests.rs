@@ -73,24 +73,89 @@ fn wrong_expressions_are_refused_with_a_sentence_that_teaches() {
     for (expression, teaches) in [
         ("", "has 0 fields instead of the five"),
         ("0 3 * *", "has 4 fields"),
-        ("0 0 3 * * *", "no field for seconds"),
+        ("0 3 * * * root", "has 6 fields"),
         ("60 * * * *", "minute field \"60\": \"60\" is not a number from 0 to 59"),
         ("0 24 * * *", "from 0 to 23"),
         ("0 0 0 * *", "from 1 to 31"),
         ("0 0 * foo *", "from 1 to 12 or a name from jan to dec"),
         ("0 0 * * 8", "from 0 to 7 or a name from sun to sat"),
         ("0 0 * * 5-1", "from the smaller to the larger"),
-        ("5/15 * * * *", "as in 5-59/2"),
+        ("5/1 * * * *", "a range stands before a step"),
+        ("foo/15 * * * *", "\"foo\" is not a number"),
         ("*/0 * * * *", "a step is a number from 1"),
         ("+5 * * * *", "\"+5\" is not a number"),
         ("1,,2 * * * *", "\"\" is not a number"),
         ("0 0 30 2 *", "never fires"),
         ("0 0 31 4,6,9,11 *", "never fires"),
-        ("@reboot", "is not one of @hourly"),
-        ("? * * * *", "not a number"),
+        ("@nightly", "is not one of @hourly"),
+        ("0 3 */31 * *", "a step of 31 does not fit a month, and only 1 would match"),
+        ("0 3 * * 1-5/9", "a step of 9 does not fit 1-5, and only 1 would match"),
     ] {
         let problem = Schedule::parse(expression).expect_err(expression);
         assert!(problem.contains(teaches), "{expression}: {problem}");
+    }
+}
+
+#[test]
+fn a_step_after_which_no_number_is_left_is_refused_and_every_other_is_not() {
+    for (before, numbers, behind) in [
+        ("", 60, " * * * *"),
+        ("0 ", 24, " * * *"),
+        ("0 0 ", 31, " * *"),
+        ("0 0 1 ", 12, " *"),
+        ("0 0 * * ", 7, ""),
+    ] {
+        for step in (1..=70).chain([1000, 1440, u32::MAX]) {
+            let expression = format!("{before}*/{step}{behind}");
+            let parsed = Schedule::parse(&expression);
+            assert_eq!(parsed.is_ok(), step < numbers, "{expression}: {parsed:?}");
+        }
+    }
+    // Whoever writes no step, or one of 1, may well want one number.
+    for expression in ["5-5 * * * *", "5-5/1 * * * *", "10-20/10 * * * *"] {
+        assert!(Schedule::parse(expression).is_ok(), "{expression}");
+    }
+    assert!(Schedule::parse("10-20/11 * * * *").is_err());
+}
+
+#[test]
+fn every_minute_of_some_hours_or_days_is_doubted() {
+    for (expression, fires, meant) in [
+        ("* */6 * * *", 240, "0 */6 * * *"),
+        ("* 3 * * *", 60, "0 3 * * *"),
+        ("*  8-18\t* * 1-5", 660, "0 8-18 * * 1-5"),
+        ("*/1 3,15 * * *", 120, "0 3,15 * * *"),
+        ("15-59 3 * * *", 45, "15 3 * * *"),
+        // Every minute of the day.
+        ("* * * * sun", 1440, "0 0 * * sun"),
+        ("* * 1 * *", 1440, "0 0 1 * *"),
+        ("* * * 6 *", 1440, "0 0 * 6 *"),
+    ] {
+        let schedule = Schedule::parse(expression).expect(expression);
+        let warning = schedule.warning().expect(expression);
+        assert!(
+            warning.ends_with(&format!("fires {fires} times a day; did you mean `{meant}`?")),
+            "{warning}"
+        );
+        assert_eq!(Schedule::parse(meant).expect(meant).warning(), None, "{meant}");
+        // On its first day from midnight on.
+        let first = schedule.next(utc("2026-01-01T00:00:00Z") - TimeDelta::seconds(1), &Utc).unwrap();
+        let midnight = first.with_time(chrono::NaiveTime::MIN).unwrap();
+        let all = schedule.fires(midnight - TimeDelta::seconds(1), &Utc, 2000);
+        assert_eq!(all.iter().filter(|fire| fire.date_naive() == first.date_naive()).count(), fires);
+    }
+    for meant in [
+        "* * * * *",
+        "*/1 */1 */1 */1 */1",
+        "*/5 * * * *",
+        "*/2 3 * * *",
+        "0 */6 * * *",
+        "0,15,30,45 8-18 * * 1-5",
+        "0 * 1 * *",
+        "@hourly",
+        "@yearly",
+    ] {
+        assert_eq!(Schedule::parse(meant).expect(meant).warning(), None, "{meant}");
     }
 }
 
@@ -142,8 +207,10 @@ fn random_field(random: &mut fastrand::Rng, first: u32, last: u32) -> (String, B
     for _ in 0..random.u32(1..=3) {
         let (low, high) = (random.u32(first..=last), random.u32(first..=last));
         let (low, high) = (low.min(high), low.max(high));
-        let step = random.u32(1..=20);
-        match random.u32(0..4) {
+        let kind = random.u32(0..4);
+        // A larger step leaves the range at once, and is refused.
+        let mut step = |reach: u32| random.u32(1..=reach.clamp(1, 20));
+        match kind {
             0 => {
                 items.push(low.to_string());
                 numbers.insert(low);
@@ -153,10 +220,13 @@ fn random_field(random: &mut fastrand::Rng, first: u32, last: u32) -> (String, B
                 numbers.extend(low..=high);
             }
             2 => {
+                let step = step(high - low);
                 items.push(format!("{low}-{high}/{step}"));
                 numbers.extend((low..=high).filter(|number| (number - low).is_multiple_of(step)));
             }
             _ => {
+                // Of the days of the week, 7 is 0 again.
+                let step = step(last - first - 1);
                 items.push(format!("*/{step}"));
                 numbers.extend((first..=last).filter(|number| (number - first).is_multiple_of(step)));
             }
@@ -236,9 +306,12 @@ fn random_expressions_fire_when_a_brute_force_clock_says() {
     let (mut compared, mut around_a_change) = (0, 0);
     while compared < 12_000 {
         let expression = random_expression(&mut random);
-        let Ok(schedule) = Schedule::parse(&expression.expression) else {
-            // Only what never fires is refused here.
-            continue;
+        let schedule = match Schedule::parse(&expression.expression) {
+            Ok(schedule) => schedule,
+            Err(problem) => {
+                assert!(problem.contains("never fires"), "seed {seed}: {}: {problem}", expression.expression);
+                continue;
+            }
         };
         let zone = ZONES[random.usize(..ZONES.len())];
         // Every second start is a few hours before a clock change.
@@ -291,6 +364,13 @@ fn the_last_two_fire_times_are_those_that_next_goes_through() {
     // The fire time itself has passed.
     let [last, _] = Schedule::parse("0 3 * * *").unwrap().past(utc("2026-11-23T03:00:00Z"), &Utc).unwrap();
     assert_eq!(last, utc("2026-11-23T03:00:00Z"));
+}
+
+#[test]
+fn the_list_of_fire_times_ends_with_the_year_2100() {
+    let schedule = Schedule::parse("* * * * *").unwrap();
+    assert_eq!(schedule.fires(utc("2100-12-31T23:50:30Z"), &Utc, 1000).len(), 9);
+    assert!(schedule.fires(utc("2150-01-01T00:00:00Z"), &Utc, 1000).is_empty());
 }
 
 #[test]

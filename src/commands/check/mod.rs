@@ -31,7 +31,7 @@ pub(super) fn command(config: &Config, job: &Job) -> Outcome {
     let mut report = Report::new(job.shutdown.clone());
     let location = job.store.location();
     report.ok("configuration", format!("database \"{}\", backups at {location}", job.database));
-    for sentence in &config.unknown {
+    for sentence in &config.warnings {
         report.line(Verdict::Warning, "configuration", sentence);
     }
     let size = check_postgres(job, &mut report);
