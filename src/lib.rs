@@ -31,7 +31,8 @@
 //! # The promises
 //!
 //! An object with a backup's name is a whole backup; anything else leaves no object. Nothing is deleted but
-//! expired backups of this database, by exact name, never the newest. A failure is loud and does not stop the next
+//! expired backups of this database, by exact name, never the newest, and nothing while something looks wrong. A failure
+//! is loud and does not stop the next
 //! run. No secret is shown. Memory does not grow with the database. SIGTERM lets a running backup finish.
 //! `gunzip` and `psql` restore a backup without pgkeep.
 

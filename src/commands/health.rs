@@ -12,6 +12,7 @@ use crate::base::units;
 use crate::config::Config;
 use crate::daemon::{Drill, Status, BEAT};
 use crate::schedule::Schedule;
+use crate::store::is_future;
 
 pub(super) const ROW: Row = Row {
     name: "health",
@@ -59,7 +60,8 @@ fn verdict<Z: TimeZone>(
     if silent > LONGEST_SILENCE {
         return Err(format!("the daemon gave its last sign of life {} ago", units::duration(silent)));
     }
-    let newest = status.newest.as_ref().map(|newest| newest.time);
+    // What a wrong clock named tells nothing about today.
+    let newest = status.newest.as_ref().map(|newest| newest.time).filter(|time| !is_future(*time, now));
     let unmended =
         status.failure.as_ref().filter(|failure| newest.is_none_or(|newest| failure.time > newest));
     let why = match (unmended, status.running_since) {
@@ -149,6 +151,16 @@ mod tests {
         assert!(nightly(&fresh, "22 03:00:00").unwrap_err().contains("started at 2026-11-20"));
         let failing = Status { failure: failed("20 12:00:05"), ..fresh };
         assert!(nightly(&failing, "20 12:00:10").unwrap_err().contains("S3 said no"));
+    }
+
+    #[test]
+    fn a_newest_of_the_future_is_none() {
+        let status =
+            Status { newest: newest("25 03:00:00"), started: at("20 12:00:00"), ..Status::default() };
+        assert!(nightly(&status, "21 03:10:00").unwrap().starts_with("no backup yet"));
+        assert!(nightly(&status, "22 03:00:00").unwrap_err().starts_with("no backup is in the bucket since"));
+        let failing = Status { failure: failed("21 03:00:07"), ..status };
+        assert!(nightly(&failing, "21 03:10:00").unwrap_err().contains("S3 said no"));
     }
 
     #[test]

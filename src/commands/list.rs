@@ -1,17 +1,17 @@
 //! `pgkeep list`: what is in the bucket, and what the retention will do with it.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use chrono::{DateTime, SecondsFormat, Utc};
 use lexopt::prelude::*;
+use log::warn;
 use serde_json::json;
 
 use super::{output, said, unexpected, Command, Outcome, Row};
 use crate::base::units;
-use crate::jobs::Job;
-use crate::store::{self, Backup, Decision};
+use crate::jobs::{prune, Job};
+use crate::store::{self, Backup, Decision, Doubt, Fate};
 
 pub(super) const ROW: Row = Row {
     name: "list",
@@ -60,9 +60,13 @@ pub(super) fn command(job: &Job, options: &Options) -> Result<Outcome> {
         false => [(own.clone(), store.list().context("cannot list the backups")?)].into(),
     };
     let now = Utc::now();
-    let plan = store::plan(found.get(own).map_or(&[], Vec::as_slice), job.retention, now);
+    let backups = found.get(own).map_or(&[] as &[Backup], Vec::as_slice);
+    let plan = prune::judge(job, backups).unwrap_or_else(|failure| {
+        warn!("whether pruning is held back is not known: {failure:#}");
+        prune::by_policy_alone(job, backups)
+    });
     let decided: BTreeMap<&str, &Decision> =
-        plan.iter().map(|decision| (decision.backup.key.as_str(), decision)).collect();
+        plan.decisions.iter().map(|decision| (decision.backup.key.as_str(), decision)).collect();
     let lines: Vec<Line<'_>> = found
         .iter()
         .flat_map(|(database, backups)| backups.iter().map(move |backup| (database, backup)))
@@ -73,7 +77,8 @@ pub(super) fn command(job: &Job, options: &Options) -> Result<Outcome> {
         })
         .collect();
     if options.json {
-        let lines = lines.iter().map(as_json).collect::<serde_json::Value>();
+        let why = plan.doubts.iter().map(Doubt::to_string).collect::<Vec<_>>().join(". ");
+        let lines = lines.iter().map(|line| as_json(line, &why)).collect::<serde_json::Value>();
         output::line(format_args!("{lines:#}"))?;
         return Ok(Outcome::Done);
     }
@@ -85,6 +90,7 @@ pub(super) fn command(job: &Job, options: &Options) -> Result<Outcome> {
     };
     let total = lines.iter().map(|line| line.backup.size).sum();
     output::line(format_args!("{backups} of {whose} at {place}, {}", units::bytes(total)))?;
+    output::doubts(&plan.doubts, plan.warning.as_deref())?;
     Ok(Outcome::Done)
 }
 
@@ -98,12 +104,15 @@ fn print_table(lines: &[Line<'_>], all: bool, now: DateTime<Utc>) -> Result<()> 
         "TIME (UTC)", "AGE", "SIZE", "FORMAT", "RETENTION"
     ))?;
     for Line { database, backup, decision } in lines {
-        let age: Duration = (now - backup.time).to_std().unwrap_or_default();
+        let age = match store::is_future(backup.time, now) {
+            true => "future".to_owned(),
+            false => units::duration((now - backup.time).to_std().unwrap_or_default()),
+        };
         output::line(format_args!(
             "{}{:<20} {:>10} {:>10}  {:<6}  {:<25}  {}",
             column(&units::printable(database)),
             backup.time.format("%Y-%m-%d %H:%M:%S").to_string(),
-            units::duration(age),
+            age,
             units::bytes(backup.size),
             backup.format.to_string(),
             decision.map_or("-".into(), Decision::verdict),
@@ -113,7 +122,8 @@ fn print_table(lines: &[Line<'_>], all: bool, now: DateTime<Utc>) -> Result<()> 
     Ok(())
 }
 
-fn as_json(Line { database, backup, decision }: &Line<'_>) -> serde_json::Value {
+/// `why` says what holds pruning back.
+fn as_json(Line { database, backup, decision }: &Line<'_>, why: &str) -> serde_json::Value {
     let rfc3339 = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Secs, true);
     json!({
         "key": backup.key,
@@ -121,7 +131,8 @@ fn as_json(Line { database, backup, decision }: &Line<'_>) -> serde_json::Value 
         "time": rfc3339(backup.time),
         "format": backup.format.to_string(),
         "size": backup.size,
-        "keep": decision.map(|decision| decision.keep),
+        "keep": decision.map(|decision| decision.fate != Fate::Goes),
+        "held_back": decision.filter(|decision| decision.fate == Fate::HeldBack).map(|_| why),
         "reason": decision.map(|decision| &decision.reason),
         "expires": decision.and_then(|decision| decision.expires).map(rfc3339),
     })

@@ -3,6 +3,8 @@
 use std::fmt::Arguments;
 use std::io::{self, ErrorKind, Write};
 
+use crate::store::Doubt;
+
 /// Prints a line. A reader who has enough is no failure.
 ///
 /// # Errors
@@ -12,4 +14,15 @@ pub fn line(text: Arguments<'_>) -> io::Result<()> {
         Err(problem) if problem.kind() != ErrorKind::BrokenPipe => Err(problem),
         Ok(()) | Err(_) => Ok(()),
     }
+}
+
+/// Prints why nothing is deleted, and the warning about backups of the future.
+///
+/// # Errors
+/// As [`line`].
+pub fn doubts(doubts: &[Doubt], warning: Option<&str>) -> io::Result<()> {
+    for doubt in doubts {
+        line(format_args!("pruning is held back: {doubt}"))?;
+    }
+    warning.map_or(Ok(()), |warning| line(format_args!("warning: {warning}")))
 }

@@ -6,8 +6,9 @@ use log::info;
 
 use super::{output, said, unexpected, Command, Outcome, Row};
 use crate::base::units;
-use crate::jobs::{prune, Job};
-use crate::store::Decision;
+use crate::jobs::prune::{self, Plan, Pruning};
+use crate::jobs::Job;
+use crate::store::{Decision, Fate};
 
 pub(super) const ROW: Row = Row {
     name: "prune",
@@ -16,7 +17,9 @@ pub(super) const ROW: Row = Row {
     details: "
   --dry-run   only print what would happen, and why
 
-Only backups of this database are deleted, by exact name, and never the newest one.
+Only backups of this database are deleted, by exact name, and never the newest one. Nothing is deleted, and
+the exit status is 1, while something is wrong: the clock, a backup that has suddenly shrunk, or another
+server that writes to the same place.
 ",
     parse,
 };
@@ -41,23 +44,33 @@ fn parse(parser: &mut lexopt::Parser) -> Result<Command, String> {
 
 pub(super) fn command(job: &Job, options: &Options) -> Result<Outcome> {
     let plan = prune::plan(job)?;
-    if !options.dry_run {
-        let pruned = prune::carry_out(plan, job);
-        info!("pruned: {pruned}");
-        if pruned.failed > 0 {
-            bail!("{} could not be deleted", units::count(pruned.failed, "expired backup"));
+    if options.dry_run {
+        return print(&plan).map(|()| Outcome::Done);
+    }
+    match prune::carry_out(plan, job) {
+        Pruning::Done(pruned) => {
+            info!("pruned: {pruned}");
+            if pruned.failed > 0 {
+                bail!("{} could not be deleted", units::count(pruned.failed, "expired backup"));
+            }
+            Ok(Outcome::Done)
         }
-        return Ok(Outcome::Done);
+        Pruning::HeldBack(_) | Pruning::Failed => Ok(Outcome::Failed),
     }
-    for Decision { backup, keep, reason, .. } in &plan {
-        output::line(format_args!(
-            "{}  {}  ({reason})",
-            if *keep { "keep  " } else { "delete" },
-            backup.key
-        ))?;
+}
+
+fn print(Plan { decisions, doubts, warning }: &Plan) -> Result<()> {
+    for Decision { backup, fate, reason, .. } in decisions {
+        let word = match fate {
+            Fate::Kept => "keep  ",
+            Fate::HeldBack => "hold  ",
+            Fate::Goes => "delete",
+        };
+        output::line(format_args!("{word}  {}  ({reason})", backup.key))?;
     }
-    let deleted = plan.iter().filter(|decision| !decision.keep).count();
-    let kept = units::count(plan.len() - deleted, "backup");
+    output::doubts(doubts, warning.as_deref())?;
+    let deleted = decisions.iter().filter(|decision| decision.fate == Fate::Goes).count();
+    let kept = units::count(decisions.len() - deleted, "backup");
     output::line(format_args!("{kept} would be kept, {deleted} deleted; nothing was done"))?;
-    Ok(Outcome::Done)
+    Ok(())
 }

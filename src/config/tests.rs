@@ -55,6 +55,7 @@ fn each_problem_names_its_variable_and_a_right_value() {
         ("BACKUP_RETENTION_DAYS", "0", "from 1"),
         ("BACKUP_RETENTION_DAYS", "7d", "\"7d\""),
         ("BACKUP_RETENTION_DAYS", "-1", "from 1"),
+        ("BACKUP_SHRINK_GUARD", "no", "true or false"),
         ("BACKUP_LOCK_TIMEOUT", "5", "BACKUP_LOCK_TIMEOUT=5min"),
         ("BACKUP_LOCK_TIMEOUT", "25h", "24h"),
         ("BACKUP_PG_BIN", "/nowhere", "no pg_dump"),

@@ -187,6 +187,19 @@ pub const VARIABLES: &[Variable] = &[
         show: |of| of.retention.days.map_or(String::new(), |days| days.to_string()),
     },
     Variable {
+        name: "BACKUP_SHRINK_GUARD",
+        absent: Absent::Value("true"),
+        example: "false",
+        doc: "whether nothing is deleted for a week after the backups have suddenly become less than half of their usual \
+              size (true or false): the database may have lost what the older ones have",
+        aliases: &[],
+        set: |to, text| {
+            to.shrink_guard = values::one_of(text, &[("true", true), ("false", false)], "true or false")?;
+            Ok(())
+        },
+        show: |of| of.shrink_guard.to_string(),
+    },
+    Variable {
         name: "BACKUP_FORMAT",
         absent: Absent::Value("plain"),
         example: "custom",

@@ -18,6 +18,7 @@ use crate::base::logging;
 use crate::base::units::{self, both_times};
 use crate::jobs::{backup, drill, Job};
 use crate::schedule::{Agenda, Interval, Skipped};
+use crate::store;
 
 /// The wall clock can jump (NTP, a suspended host), so it is looked at at least this often. Each look is a
 /// sign of life.
@@ -134,14 +135,18 @@ impl Daemon {
     /// Finds the newest backup, so that a restart does not forget; returns whether it could. A look that
     /// succeeds makes up for earlier ones that failed, but not for a backup that failed: `ran` tells whether there was one.
     fn look_into_bucket(&self, ran: bool) -> bool {
-        let store = &self.job.store;
+        let bucket = &self.job.store;
         // The loop itself tries again, and meanwhile hears signals.
-        match store.with_client(store.client.without_retries()).list() {
-            Ok(mut backups) => {
-                let newest = backups.pop();
+        match bucket.with_client(bucket.client.without_retries()).list() {
+            Ok(backups) => {
+                let (past, future) = store::split_future(&backups, Utc::now());
+                if let Some(warning) = store::warning(future) {
+                    warn!("{warning}");
+                }
+                let newest = past.last().cloned();
                 match &newest {
-                    Some(newest) => info!("newest backup: {}", store.place(newest)),
-                    None => info!("no backup at {} yet", store.location()),
+                    Some(newest) => info!("newest backup: {}", bucket.place(newest)),
+                    None => info!("no backup at {} yet", bucket.location()),
                 }
                 self.status.update(|status| {
                     status.newest = newest.map(Newest::from);

@@ -3,6 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::base::units::{self, both_times};
+use crate::store::is_future;
 
 /// A daemon that is started over and over makes no backup at its start more often than this.
 const START_DISTANCE: TimeDelta = TimeDelta::hours(1);
@@ -41,7 +42,7 @@ impl OnStart {
         broken_off: Option<DateTime<Utc>>,
         now: DateTime<Utc>,
     ) -> Option<String> {
-        let recent = |time: &DateTime<Utc>| now - *time < START_DISTANCE;
+        let recent = |time: &DateTime<Utc>| now - *time < START_DISTANCE && !is_future(*time, now);
         let distance = units::duration(START_DISTANCE.to_std().unwrap_or_default());
         if let Some(since) = broken_off.filter(recent) {
             let since = both_times(since);
@@ -88,6 +89,8 @@ mod tests {
         for on_start in [OnStart::Missed, OnStart::Yes] {
             assert!(waits(on_start, "", "23 11:30:00").unwrap().contains("broken off"));
             assert_eq!(waits(on_start, "", "23 11:00:00"), None);
+            // The clock of that one was wrong.
+            assert_eq!(waits(on_start, "", "25 12:00:00"), None);
         }
     }
 }

@@ -105,6 +105,7 @@ impl Status {
             Event::BackupStarted { .. }
             | Event::Deleted { .. }
             | Event::PruneFailed { .. }
+            | Event::PruneHeldBack { .. }
             | Event::DrillStarted { .. }
             | Event::DrillStopped => {}
         }

@@ -83,7 +83,7 @@ fn attempt(job: &Job) -> Result<Backup> {
         place,
         dumped: progress.dumped.load(Ordering::Relaxed),
         took,
-        pruned: prune::after_backup(job),
+        pruning: prune::after_backup(job, &backup),
         recovery: recovery::command(&store.client, &job.database, &backup),
         backup: backup.clone(),
     });
@@ -142,13 +142,16 @@ impl Run<'_> {
 
     /// What the object says about itself, beside its name.
     fn metadata(&self, server: &Server) -> Result<Metadata> {
-        Ok(vec![
+        Ok([
             ("pgkeep-version", env!("CARGO_PKG_VERSION").to_owned()),
             ("database", store::escape(&self.job.database)),
             ("server-version", server.version.clone()),
             ("client-version", self.programs.version.clone()),
             (DATABASE_PROPERTIES, self.postgres.properties(&self.job.database)?.record()),
-        ])
+        ]
+        .into_iter()
+        .chain(self.postgres.cluster_id().map(|id| (store::CLUSTER_ID, id)))
+        .collect())
     }
 
     /// Reads the dump to its end and proves it whole; answers with the last part and the size of all.

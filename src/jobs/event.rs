@@ -8,13 +8,13 @@ use std::time::Duration;
 use anyhow::Error;
 use log::{log, Level};
 
-use super::prune::Pruned;
+use super::prune::Pruning;
 use crate::base::logging;
 use crate::base::progress::rate;
 use crate::base::units;
 use crate::postgres::Programs;
 use crate::postgres::Server;
-use crate::store::{Backup, Decision};
+use crate::store::{Backup, Decision, Doubt};
 
 /// What has happened to one database's backups.
 #[derive(Debug)]
@@ -42,8 +42,8 @@ pub enum Event {
         dumped: u64,
         /// How long it took.
         took: Duration,
-        /// What became of older ones; `None` if that is not known.
-        pruned: Option<Pruned>,
+        /// What became of older ones.
+        pruning: Pruning,
         /// How to restore it without pgkeep.
         recovery: String,
     },
@@ -63,6 +63,11 @@ pub enum Event {
     PruneFailed {
         /// Why.
         failure: Error,
+    },
+    /// The old backups are all still there, because something is wrong.
+    PruneHeldBack {
+        /// What is wrong, and what to do.
+        doubt: Doubt,
     },
     /// A restore is tried.
     DrillStarted {
@@ -104,7 +109,7 @@ impl Event {
             | Event::Deleted { .. }
             | Event::DrillStarted { .. }
             | Event::DrillSucceeded { .. } => Level::Info,
-            Event::DrillStopped => Level::Warn,
+            Event::PruneHeldBack { .. } | Event::DrillStopped => Level::Warn,
             Event::BackupFailed { .. } | Event::PruneFailed { .. } | Event::DrillFailed { .. } => {
                 Level::Error
             }
@@ -120,6 +125,7 @@ impl Event {
             Event::BackupStarted { .. }
             | Event::BackupSucceeded { .. }
             | Event::Deleted { .. }
+            | Event::PruneHeldBack { .. }
             | Event::DrillStarted { .. }
             | Event::DrillSucceeded { .. }
             | Event::DrillStopped => None,
@@ -146,24 +152,21 @@ impl fmt::Display for Event {
                 server.version,
                 client.version
             ),
-            Event::BackupSucceeded { database, backup, place, dumped, took, pruned, recovery } => {
+            Event::BackupSucceeded { database, backup, place, dumped, took, pruning, recovery } => {
                 write!(
                     f,
-                    "backup succeeded: database \"{database}\", {} dumped, {} compressed (ratio {:.1}), in {} ({}), at {place}; ",
+                    "backup succeeded: database \"{database}\", {} dumped, {} compressed (ratio {:.1}), in {} ({}), at {place}; \
+                     {pruning}; to restore it without pgkeep: {recovery}",
                     units::bytes(*dumped),
                     units::bytes(backup.size),
                     *dumped as f64 / backup.size as f64,
                     units::duration(*took),
                     rate(*dumped, *took)
-                )?;
-                match pruned {
-                    Some(pruned) => write!(f, "{pruned}")?,
-                    None => f.write_str("old backups not pruned")?,
-                }
-                write!(f, "; to restore it without pgkeep: {recovery}")
+                )
             }
             Event::BackupFailed { failure } => write!(f, "backup failed: {failure:#}"),
             Event::Deleted { decision, place } => write!(f, "deleted {place} ({})", decision.reason),
+            Event::PruneHeldBack { doubt } => write!(f, "pruning held back, nothing was deleted: {doubt}"),
             Event::PruneFailed { failure } => write!(f, "old backups were not pruned: {failure:#}"),
             Event::DrillStarted { backup, place, into, server } => write!(
                 f,

@@ -41,6 +41,8 @@ pub struct Job {
     pub format: Format,
     /// How long backups are kept.
     pub retention: Policy,
+    /// Whether nothing is deleted after a backup that has suddenly shrunk.
+    pub shrink_guard: bool,
     /// How long pg_dump waits for the lock of a table.
     pub lock_timeout: Duration,
     /// The one place to look for PostgreSQL's clients, if it was given.

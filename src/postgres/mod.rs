@@ -18,7 +18,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{anyhow, Context, Result};
-use log::Level;
+use log::{debug, Level};
 
 pub use self::clients::{Clients, Programs};
 pub use self::conninfo::Conninfo;
@@ -118,6 +118,13 @@ impl Postgres {
     pub fn properties(&self, database: &str) -> Result<Properties> {
         let answer = self.query(&Properties::query(database));
         Properties::read(&answer.context("cannot look at the database's properties")?)
+    }
+
+    /// The identifier of the server's cluster: initdb gave it, and a standby has it too. `None` if the server does not
+    /// say it: everybody may ask since PostgreSQL 9.6, unless somebody has taken the right away.
+    pub fn cluster_id(&self) -> Option<String> {
+        const QUERY: &str = "SELECT system_identifier FROM pg_catalog.pg_control_system();";
+        self.query(QUERY).inspect_err(|problem| debug!("the cluster has no identifier: {problem:#}")).ok()
     }
 
     /// Has psql run a script: SQL and psql's own commands, each statement by itself. Returns what it prints: rows, their

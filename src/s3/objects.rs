@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, Utc};
 use rusty_s3::actions::ListObjectsV2;
 use ureq::http::header::CONTENT_LENGTH;
 
-use super::request::{describe, Body};
+use super::request::{date, describe, Body};
 use super::{Client, Fault, Metadata, Part, Result};
 
 /// An object of the bucket, as a listing shows it.
@@ -24,6 +25,8 @@ pub struct Head {
     pub size: u64,
     /// What the object says about itself: see [`Metadata`].
     pub metadata: BTreeMap<String, String>,
+    /// What time it was at S3 when it answered, if it says so.
+    pub date: Option<DateTime<Utc>>,
 }
 
 impl Client {
@@ -63,7 +66,7 @@ impl Client {
             let name = name.as_str().strip_prefix("x-amz-meta-")?;
             Some((name.to_owned(), value.to_str().ok()?.to_owned()))
         });
-        Ok(Some(Head { size, metadata: metadata.collect() }))
+        Ok(Some(Head { size, metadata: metadata.collect(), date: date(&headers) }))
     }
 
     /// All objects whose key begins with `prefix`, in the order of their keys, however many there are.

@@ -3,10 +3,9 @@
 use chrono::{DateTime, Utc};
 use roxmltree::Document;
 use rusty_s3::S3Action;
-use ureq::http::header::DATE;
 use ureq::http::Request;
 
-use super::request::{Body, STALL_TIMEOUT};
+use super::request::{date, Body, STALL_TIMEOUT};
 use super::{Client, Fault, Metadata, Result};
 
 impl Client {
@@ -20,8 +19,7 @@ impl Client {
         let answer = self
             .run(request, (), STALL_TIMEOUT)
             .map_err(|problem| self.error("HeadBucket", "", self.transport_fault(&problem)))?;
-        let date = answer.headers().get(DATE).and_then(|date| date.to_str().ok());
-        Ok(date.and_then(|date| DateTime::parse_from_rfc2822(date).ok()).map(|date| date.to_utc()))
+        Ok(date(answer.headers()))
     }
 
     /// Stores a few bytes.

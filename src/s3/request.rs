@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use base64::prelude::{Engine, BASE64_STANDARD};
+use chrono::{DateTime, Utc};
 use log::debug;
 use md5::{Digest, Md5};
 use rusty_s3::S3Action;
-use ureq::http::header::{CONTENT_LENGTH, ETAG, EXPECT, RETRY_AFTER};
+use ureq::http::header::{CONTENT_LENGTH, DATE, ETAG, EXPECT, RETRY_AFTER};
 use ureq::http::request::Builder;
 use ureq::http::{HeaderMap, Request, Response};
 use ureq::tls::{RootCerts, TlsConfig};
@@ -201,6 +202,12 @@ impl Client {
         let endpoint = self.bucket.base_url().origin().ascii_serialization();
         Fault::Unanswered { reason: format!("{what} (at {endpoint})"), transient }
     }
+}
+
+/// What time it is at S3, by the headers of an answer.
+pub(super) fn date(headers: &HeaderMap) -> Option<DateTime<Utc>> {
+    let date = headers.get(DATE)?.to_str().ok()?;
+    Some(DateTime::parse_from_rfc2822(date).ok()?.to_utc())
 }
 
 /// Adds the metadata to a request that makes an object. A header is printable ASCII, and its signature is of

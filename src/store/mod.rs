@@ -1,5 +1,7 @@
 //! The bucket as backups: this database's backups, by exact name.
 
+mod clock;
+mod doubt;
 mod key;
 mod retention;
 mod select;
@@ -10,12 +12,16 @@ use anyhow::{bail, ensure, Context, Result};
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use log::{debug, info, warn};
 
+pub use self::clock::{is_future, split_future, warning, MOST_SKEW};
+pub use self::doubt::{doubts, Doubt, Seen};
 pub use self::key::{escape, Backup};
-pub use self::retention::{plan, Decision, Policy};
+pub use self::retention::{plan, Decision, Fate, Policy};
 use crate::postgres::Format;
 use crate::s3::{Client, PendingUpload, S3Error};
 use key::Keys;
 
+/// The object's metadata that tells which PostgreSQL cluster a backup was made of.
+pub const CLUSTER_ID: &str = "cluster-id";
 /// An unfinished upload older than this was left by a crash.
 const STALE_AFTER: TimeDelta = TimeDelta::days(1);
 
@@ -106,8 +112,26 @@ impl Store {
         Ok(time)
     }
 
+    /// What S3 says of the newest of `past` (the oldest first) and of a few before it, the newest first: the evidence
+    /// for [`doubts`]. A backup that somebody has deleted meanwhile says nothing.
+    ///
+    /// # Errors
+    /// If S3 refuses to say it.
+    pub fn look_at_newest(&self, past: &[Backup]) -> Result<Vec<Seen>, S3Error> {
+        let newest = past.iter().rev().take(1 + doubt::WATCHED);
+        let seen = newest.map(|backup| {
+            let head = self.client.head_object(&backup.key)?;
+            let here = Utc::now();
+            let there = head.as_ref().and_then(|head| head.date);
+            let cluster = head.and_then(|mut head| head.metadata.remove(CLUSTER_ID));
+            Ok(Seen { key: backup.key.clone(), cluster, here, there })
+        });
+        seen.collect()
+    }
+
     /// Finds what `which` means: `latest`, a time in UTC or its beginning (the newest match), both among this
-    /// database's backups; or the key of any database's backup below the path.
+    /// database's backups; or the key of any database's backup below the path. One of the future is the newest only if
+    /// no other has that time.
     ///
     /// # Errors
     /// Where there is none; the text names the nearest.
@@ -116,10 +140,10 @@ impl Store {
             return self.find_key(which);
         }
         let backups = self.list().context("cannot list the backups")?;
-        let Some(newest) = backups.last() else {
+        if backups.is_empty() {
             bail!("there is no backup of database \"{}\" at {}", self.database, self.location());
-        };
-        let backup = if which == "latest" { newest } else { select::by_time(which, &backups)? };
+        }
+        let backup = select::choose(which, &backups, Utc::now())?;
         Ok(Selected { database: self.database.clone(), backup: backup.clone() })
     }
 
@@ -153,12 +177,20 @@ impl Store {
         }
     }
 
-    /// Aborts the uploads that a crash left behind.
+    /// Aborts the uploads that a crash left behind. S3's clock tells when an upload began, and so how old it is: if
+    /// this host's is ahead, a running upload of another pgkeep would seem stale.
     pub fn sweep(&self, now: DateTime<Utc>) {
-        for upload in self.pending_uploads() {
-            if now - upload.initiated < STALE_AFTER {
-                continue;
-            }
+        let is_stale = |upload: &PendingUpload, now| now - upload.initiated >= STALE_AFTER;
+        let mut stale = self.pending_uploads();
+        stale.retain(|upload| is_stale(upload, now));
+        if stale.is_empty() {
+            return;
+        }
+        match self.client.server_time() {
+            Ok(there) => stale.retain(|upload| is_stale(upload, there.unwrap_or(now))),
+            Err(error) => return warn!("stale uploads are left for the next time: {error}"),
+        }
+        for upload in stale {
             match self.client.abort_multipart_upload(&upload.key, &upload.id) {
                 Ok(()) => {
                     info!("aborted the upload {} of {}, begun {}", upload.id, upload.key, upload.initiated);

@@ -4,6 +4,7 @@ use std::fmt;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use super::clock::is_future;
 use super::Backup;
 use crate::base::units;
 
@@ -42,32 +43,51 @@ impl fmt::Display for Policy {
 pub struct Decision {
     /// The backup decided about.
     pub backup: Backup,
-    /// False: it is to be deleted.
-    pub keep: bool,
+    /// What becomes of it.
+    pub fate: Fate,
     /// Why, for the log.
     pub reason: String,
     /// After this time the policy lets it go, unless it is the newest then.
     pub expires: Option<DateTime<Utc>>,
 }
 
+/// What becomes of a backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// The policy wants it.
+    Kept,
+    /// The policy lets it go, and a doubt keeps it.
+    HeldBack,
+    /// It is to be deleted.
+    Goes,
+}
+
 impl Decision {
     /// What the policy will do with the backup, and when, as `pgkeep list` shows it.
     pub fn verdict(&self) -> String {
-        match self.expires {
-            _ if !self.keep => "goes with the next backup".to_owned(),
-            Some(time) => format!("expires {}", time.format("%Y-%m-%d %H:%M")),
-            None => format!("kept: {}", self.reason),
+        match (self.fate, self.expires) {
+            (Fate::Goes, _) => "goes with the next backup".to_owned(),
+            (Fate::HeldBack, _) => "expired, and held back".to_owned(),
+            (Fate::Kept, Some(time)) => format!("expires {}", time.format("%Y-%m-%d %H:%M")),
+            (Fate::Kept, None) => format!("kept: {}", self.reason),
         }
+    }
+
+    /// The same if nothing may be deleted.
+    pub fn held_back(self) -> Self {
+        let fate = if self.fate == Fate::Goes { Fate::HeldBack } else { self.fate };
+        Decision { fate, ..self }
     }
 }
 
 /// Decides about `backups` (in any order); the answer goes from the oldest to the newest, so that where
 /// deleting stops halfway the newer ones are still there. A backup's age counts from its name's time. The newest is kept whatever its age:
-/// a database whose backups began to fail keeps its last good one.
+/// a database whose backups began to fail keeps its last good one. One of the future is kept, and is not the newest.
 pub fn plan(backups: &[Backup], policy: Policy, now: DateTime<Utc>) -> Vec<Decision> {
-    let newest = backups.iter().map(|backup| backup.time).max();
+    let newest = backups.iter().map(|backup| backup.time).filter(|time| !is_future(*time, now)).max();
     let decide = |backup: &Backup| {
         let (reason, expires) = match policy.days {
+            _ if is_future(backup.time, now) => ("named by a time in the future".to_owned(), None),
             _ if Some(backup.time) == newest => ("the newest".to_owned(), None),
             None => ("no retention is set".to_owned(), None),
             Some(days) => (
@@ -79,8 +99,8 @@ pub fn plan(backups: &[Backup], policy: Policy, now: DateTime<Utc>) -> Vec<Decis
                 backup.time.checked_add_signed(TimeDelta::days(days.into())),
             ),
         };
-        let keep = expires.is_none_or(|expires| now <= expires);
-        Decision { backup: backup.clone(), keep, reason, expires }
+        let fate = if expires.is_none_or(|expires| now <= expires) { Fate::Kept } else { Fate::Goes };
+        Decision { backup: backup.clone(), fate, reason, expires }
     };
     let mut decisions: Vec<Decision> = backups.iter().map(decide).collect();
     decisions.sort_by_key(|decision| decision.backup.time);
@@ -99,7 +119,7 @@ mod tests {
     fn kept(days: Option<u32>, backups: &[&str]) -> Vec<bool> {
         let backups: Vec<Backup> = backups.iter().map(|time| backup(time)).collect();
         let now = "2026-11-23T03:00:00Z".parse().unwrap();
-        plan(&backups, Policy { days }, now).iter().map(|decision| decision.keep).collect()
+        plan(&backups, Policy { days }, now).iter().map(|decision| decision.fate == Fate::Kept).collect()
     }
 
     #[test]
@@ -122,9 +142,13 @@ mod tests {
     }
 
     #[test]
-    fn a_backup_from_the_future_is_no_reason_to_delete_more() {
-        // The clock was ahead once; what is young by today's clock stays.
-        assert_eq!(kept(Some(7), &["2026-11-22T03:00:00Z", "2030-01-01T00:00:00Z"]), [true, true]);
+    fn a_backup_of_the_future_stays_and_is_not_the_newest() {
+        // The clock was ahead once.
+        let times = ["2026-10-01T00:00:00Z", "2026-10-02T00:00:00Z", "2030-01-01T00:00:00Z"];
+        assert_eq!(kept(Some(7), &times), [false, true, true]);
+        assert_eq!(kept(Some(7), &["2026-10-01T00:00:00Z", "2026-11-23T03:15:00Z"]), [false, true]);
+        // The clock is behind.
+        assert_eq!(kept(Some(7), &times[2..]), [true]);
     }
 
     #[test]
@@ -149,5 +173,16 @@ mod tests {
         let kept = "kept: no retention is set";
         assert_eq!(verdicts(None), [kept, kept, "kept: the newest"]);
         assert!(verdicts(Some(u32::MAX))[0].starts_with("kept: "));
+    }
+
+    #[test]
+    fn only_what_would_go_is_held_back() {
+        let times = ["2026-11-16T02:59:59Z", "2026-11-16T03:00:00Z", "2026-11-22T03:00:00Z"];
+        let plan =
+            plan(&times.map(backup), Policy { days: Some(7) }, "2026-11-23T03:00:00Z".parse().unwrap());
+        let held: Vec<Decision> = plan.iter().cloned().map(Decision::held_back).collect();
+        assert_eq!(held[0].fate, Fate::HeldBack);
+        assert_eq!(held[0].verdict(), "expired, and held back");
+        assert_eq!(held[1..], plan[1..]);
     }
 }

@@ -3,6 +3,7 @@
 use anyhow::{bail, Context, Result};
 use chrono::{DateTime, NaiveDateTime, Utc};
 
+use super::clock::{split_future, warning};
 use super::Backup;
 use crate::base::units::{self, TIMESTAMP};
 
@@ -11,11 +12,25 @@ const EARLIEST: &str = "0000-01-01_00-00-00";
 /// Of the backups that were not meant, so many are named.
 const NEAREST: usize = 3;
 
+/// The one of `backups` (the oldest first) that `which` means: `latest`, or a time in UTC or its beginning. One of the
+/// future is meant only if no other has that time.
+///
+/// # Errors
+/// Where there is none; the text names the nearest.
+pub fn choose<'a>(which: &str, backups: &'a [Backup], now: DateTime<Utc>) -> Result<&'a Backup> {
+    let (past, future) = split_future(backups, now);
+    if which == "latest" {
+        let warning = warning(future).unwrap_or_default();
+        return past.last().with_context(|| format!("there is no backup up to now; {warning}"));
+    }
+    by_time(which, past).or_else(|_| by_time(which, backups))
+}
+
 /// The newest of `backups` (the oldest first) whose time, in UTC, begins with `which`.
 ///
 /// # Errors
 /// Where there is none; the text names the nearest.
-pub fn by_time<'a>(which: &str, backups: &'a [Backup]) -> Result<&'a Backup> {
+fn by_time<'a>(which: &str, backups: &'a [Backup]) -> Result<&'a Backup> {
     let wanted: String = which
         .trim_end_matches('Z')
         .chars()
@@ -104,6 +119,23 @@ mod tests {
         );
         let problem = by_time("2025", &backups()[1..]).unwrap_err().to_string();
         assert!(problem.contains("2026-11-22_03-00-00"), "{problem}");
+    }
+
+    #[test]
+    fn one_of_the_future_is_meant_only_if_no_other_is() {
+        let now = "2026-11-22T12:00:00Z".parse().unwrap();
+        for (which, time) in [
+            ("latest", "2026-11-22T03:00:00Z"),
+            ("2026-11", "2026-11-22T03:00:00Z"),
+            ("2026-11-23", "2026-11-23T03:00:01Z"),
+            ("2026-11-23_03-00-00", "2026-11-23T03:00:00Z"),
+        ] {
+            let backups = backups();
+            let chosen = choose(which, &backups, now).unwrap();
+            assert_eq!(chosen.time, time.parse::<DateTime<Utc>>().unwrap(), "{which}");
+        }
+        let problem = choose("latest", &backups()[2..], now).unwrap_err().to_string();
+        assert!(problem.contains("2 backups named by a time in the future"), "{problem}");
     }
 
     #[test]

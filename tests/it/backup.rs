@@ -112,9 +112,11 @@ fn list_shows_this_databases_backups_and_nothing_else() {
 #[test]
 fn list_says_what_the_retention_will_do_and_knows_the_other_databases() {
     let s3 = s3::Server::start();
-    let young = (chrono::Utc::now() - chrono::TimeDelta::days(2)).format("%Y-%m-%d_%H-%M-%S");
-    let young = format!("b/app/app_{young}.sql.gz");
-    for key in ["b/app/app_2020-01-01_00-00-00.sql.gz", &young, "b/app/app_2099-01-01_00-00-00.sql.gz"] {
+    let [young, newest] = [2, 1].map(|days| {
+        let time = (chrono::Utc::now() - chrono::TimeDelta::days(days)).format("%Y-%m-%d_%H-%M-%S");
+        format!("b/app/app_{time}.sql.gz")
+    });
+    for key in ["b/app/app_2020-01-01_00-00-00.sql.gz", &young, &newest] {
         s3.plant(key, b"x");
     }
     s3.plant("b/a.20b/a.20b_2020-01-01_00-00-00.sql.gz", b"x");

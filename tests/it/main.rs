@@ -15,6 +15,7 @@ mod drill;
 mod environment;
 mod failures;
 mod health;
+mod held_back;
 mod majors;
 mod names_and_secrets;
 mod replaced;

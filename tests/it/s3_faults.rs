@@ -161,8 +161,13 @@ fn uploads_that_a_crash_left_behind_are_swept_after_a_day() {
             <Initiated>{stale}</Initiated></Upload>
         </ListMultipartUploadsResult>"
     );
-    s3.fail(1, "GET", "uploads=", Fault::Document(list.leak()));
+    s3.fail(2, "GET", "uploads=", Fault::Document(list.leak()));
     s3.fail(9, "DELETE", "uploadId=", Fault::Answer(404, "NoSuchUpload"));
+    // By S3's clock, of which this one is ahead, a day has not passed.
+    let there = (Utc::now() - TimeDelta::hours(2)).format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    s3.fail(1, "HEAD", "/backups/?", Fault::WrongTime(there.leak()));
+    Pgkeep::new("swept", &s3).succeed(&["backup"]);
+    assert!(s3.requests("DELETE", "uploadId=").is_empty());
     let log = Pgkeep::new("swept", &s3).succeed(&["backup"]).log;
     let aborted = s3.requests("DELETE", "uploadId=");
     assert!(aborted.len() == 1 && aborted[0].contains("uploadId=stale"), "{aborted:?}");

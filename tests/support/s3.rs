@@ -161,6 +161,11 @@ impl Server {
         seen.iter().filter(|request| request.starts_with(method) && request.contains(part)).cloned().collect()
     }
 
+    /// Begins anew with the requests so far.
+    pub fn forget_requests(&self) {
+        self.door.seen.lock().unwrap().clear();
+    }
+
     /// Key and size of each object in the bucket.
     pub fn objects(&self) -> BTreeMap<String, u64> {
         fn walk(directory: &Path, root: &Path, objects: &mut BTreeMap<String, u64>) {

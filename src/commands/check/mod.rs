@@ -10,10 +10,10 @@ use super::{no_options, Command, Outcome, Row};
 use crate::base::units::{self, both_times};
 use crate::config::Config;
 use crate::dump::spool;
-use crate::jobs::{backup, Job};
+use crate::jobs::{backup, prune, Job};
 use crate::postgres::{Postgres, Rights, Server};
 use crate::schedule::Interval;
-use crate::store::Backup;
+use crate::store::{self, Backup};
 
 pub(super) const ROW: Row = Row {
     name: "check",
@@ -38,6 +38,7 @@ pub(super) fn command(config: &Config, job: &Job) -> Outcome {
     check_disk(job, size, &mut report);
     let backups = s3::check(&job.store, &mut report);
     check_schedule(config.interval(), job, backups.as_deref(), Utc::now(), &mut report);
+    check_pruning(job, backups.as_deref(), &mut report);
     check_drill(job, &mut report);
     Outcome::of(report.finish())
 }
@@ -142,7 +143,11 @@ fn check_schedule(
     let Some(backups) = backups else {
         return report.line(Verdict::Skipped, what, "the backups cannot be listed");
     };
-    let Some(newest) = backups.last() else { return report.ok(what, "there is none yet") };
+    let (past, future) = store::split_future(backups, now);
+    if let Some(warning) = store::warning(future) {
+        report.line(Verdict::Warning, "backups' names", warning);
+    }
+    let Some(newest) = past.last() else { return report.ok(what, "there is none yet") };
     let age = units::duration((now - newest.time).to_std().unwrap_or_default());
     let text = format!("{}, {age} old", newest.key);
     match schedule.and_then(|schedule| schedule.missed_twice(newest.time, now, &Local)) {
@@ -152,6 +157,26 @@ fn check_schedule(
             report.line(Verdict::Warning, what, format!("{text}, {late}"));
         }
         None => report.ok(what, text),
+    }
+}
+
+/// Whether something would hold back the deletion of expired backups.
+fn check_pruning(job: &Job, backups: Option<&[Backup]>, report: &mut Report) {
+    let what = "pruning";
+    if job.retention.days.is_none() {
+        return;
+    }
+    let Some(backups) = backups else {
+        return report.line(Verdict::Skipped, what, "the backups cannot be listed");
+    };
+    match prune::judge(job, backups) {
+        Ok(plan) if plan.doubts.is_empty() => report.ok(what, "nothing holds it back"),
+        Ok(plan) => {
+            for doubt in plan.doubts {
+                report.line(Verdict::Warning, what, format!("held back: {doubt}"));
+            }
+        }
+        Err(error) => report.line(Verdict::Failed, what, s3::with_remedy(&error)),
     }
 }
 

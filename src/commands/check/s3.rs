@@ -5,11 +5,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::report::{Report, Verdict};
 use crate::base::units;
 use crate::s3::{Fault, S3Error};
-use crate::store::{Backup, Store};
+use crate::store::{Backup, Store, MOST_SKEW};
 
-/// S3 refuses signatures of a clock that is wrong by more
-/// (<https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>, RequestTimeTooSkewed).
-const MOST_SKEW: TimeDelta = TimeDelta::minutes(15);
 /// A clock that is kept in time is never that wrong.
 const USUAL_SKEW: TimeDelta = TimeDelta::minutes(1);
 const SET_THE_CLOCK: &str = "set this host's clock (NTP keeps it right)";
@@ -153,10 +150,10 @@ fn common_remedy(error: &S3Error) -> Option<&'static str> {
 }
 
 /// The refusal, which right is missing where that is the reason, and what is left behind.
-fn with_remedy(error: &S3Error) -> String {
+pub(super) fn with_remedy(error: &S3Error) -> String {
     let right = match error.operation {
         "ListObjectsV2" => "s3:ListBucket, of the bucket itself",
-        "GetObject" => "s3:GetObject",
+        "GetObject" | "HeadObject" => "s3:GetObject",
         "DeleteObject" => "s3:DeleteObject",
         "AbortMultipartUpload" => "s3:AbortMultipartUpload",
         _ => "s3:PutObject",
