@@ -8,6 +8,7 @@ use crate::base::shutdown::Shutdown;
 use crate::config::Config;
 use crate::jobs::recovery::LONGEST_NAME;
 use crate::postgres::conninfo::Conninfo;
+use crate::postgres::search_path::ANEW;
 use crate::postgres::{self, Postgres, Programs, Server};
 use crate::store::key::TIME_FORMAT;
 
@@ -90,7 +91,7 @@ impl<'a> Databases<'a> {
 
     /// Makes a database with nothing in it.
     pub fn create(&self, name: &str) -> Result<()> {
-        self.query(&format!("CREATE DATABASE {} TEMPLATE template0", identifier(name)))
+        self.run(&format!("CREATE DATABASE {} TEMPLATE template0", identifier(name)))
             .with_context(|| format!("cannot make the database \"{name}\" (the role needs CREATEDB)"))
             .map(drop)
     }
@@ -115,7 +116,7 @@ impl<'a> Databases<'a> {
     /// Drops a database, whoever is connected to it.
     pub fn drop(&self, name: &str) -> Result<()> {
         let force = if self.server.major >= FORCE_SINCE { " WITH (FORCE)" } else { "" };
-        self.query(&format!("DROP DATABASE {}{force}", identifier(name))).map(drop)
+        self.run(&format!("DROP DATABASE {}{force}", identifier(name))).map(drop)
     }
 
     /// Whether a database holds nothing of its own: no relation, function, type, schema or large object but
@@ -142,13 +143,14 @@ impl<'a> Databases<'a> {
     /// Every table with its number of rows, by name; each is counted by itself, so that however many there
     /// are, few locks are held.
     pub fn tables(&self, name: &str) -> Result<Vec<Table>> {
-        let query = "
-            SET row_security = off;
-            SELECT format('SELECT %L, count(*) FROM ONLY %I.%I', format('%I.%I', nspname, relname), nspname, relname)
-            FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
-            WHERE relkind = 'r' AND nspname !~ '^pg_' AND nspname <> 'information_schema'
-            ORDER BY nspname, relname \\gexec";
-        let answer = self.connect(name).query(&self.psql, query);
+        let query = format!(
+            r"SELECT '{ANEW} SET LOCAL row_security = off; '
+                  || format('SELECT %L, count(*) FROM ONLY %I.%I', format('%I.%I', nspname, relname), nspname, relname)
+              FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+              WHERE relkind = 'r' AND nspname !~ '^pg_' AND nspname <> 'information_schema'
+              ORDER BY nspname, relname \gexec"
+        );
+        let answer = self.connect(name).query(&self.psql, &query);
         let answer = answer.with_context(|| format!("cannot count the rows of \"{name}\""))?;
         // A name may contain a line feed; a count does not.
         let mut tables: Vec<Table> = Vec::new();
@@ -171,17 +173,15 @@ impl<'a> Databases<'a> {
         let aside = name_with(name, "before", now);
         let (of, to, new) = (identifier(name), identifier(&aside), identifier(fresh));
         // A database cannot be renamed while anybody is connected; nobody may come back in between.
-        let close = format!(
-            "ALTER DATABASE {of} ALLOW_CONNECTIONS false;
-             SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = {};",
+        let close = format!("ALTER DATABASE {of} ALLOW_CONNECTIONS false;");
+        let empty = format!(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = {};",
             literal(name)
         );
         let open =
             |name: &str| self.query(&format!("ALTER DATABASE {} ALLOW_CONNECTIONS true;", identifier(name)));
-        let rename = format!(
-            "BEGIN; ALTER DATABASE {of} RENAME TO {to}; ALTER DATABASE {new} RENAME TO {of}; COMMIT;"
-        );
-        match self.query(&close).and_then(|_| self.query(&rename)) {
+        let rename = format!("ALTER DATABASE {of} RENAME TO {to}; ALTER DATABASE {new} RENAME TO {of};");
+        match self.query(&close).and_then(|_| self.query(&empty)).and_then(|_| self.query(&rename)) {
             Ok(_) => {
                 if let Err(failure) = open(&aside) {
                     warn!("\"{aside}\" takes no connections: {failure:#}");
@@ -199,9 +199,15 @@ impl<'a> Databases<'a> {
     pub fn query(&self, script: &str) -> Result<String> {
         self.maintenance.query(&self.psql, script)
     }
+
+    /// The same for statements that PostgreSQL runs in no transaction.
+    fn run(&self, script: &str) -> Result<String> {
+        self.maintenance.run(&self.psql, script)
+    }
 }
 
-/// A script that gives `fresh` the owner, grants and settings of `name`; each line that the query makes is run.
+/// A script that gives `fresh` the owner, grants and settings of `name`; each line that the query makes is run in a
+/// transaction of its own, so that what was given stays if the next one fails.
 fn carry_over(name: &str, fresh: &str) -> String {
     let (name, fresh) = (literal(name), literal(fresh));
     format!(
@@ -210,7 +216,8 @@ fn carry_over(name: &str, fresh: &str) -> String {
               SELECT pg_get_userbyid(nullif(setrole, 0)) AS role, split_part(setting, '=', 1) AS name,
                      substr(setting, strpos(setting, '=') + 1) AS value
               FROM old JOIN pg_db_role_setting ON setdatabase = oid, unnest(setconfig) AS setting)
-          SELECT format('ALTER DATABASE %I OWNER TO %I', {fresh}, pg_get_userbyid(datdba)) FROM old
+          SELECT '{ANEW} ' || statement FROM (
+          SELECT format('ALTER DATABASE %I OWNER TO %I', {fresh}, pg_get_userbyid(datdba)) AS statement FROM old
           UNION ALL SELECT format('ALTER DATABASE %I CONNECTION LIMIT %s', {fresh}, datconnlimit) FROM old
           UNION ALL SELECT format('REVOKE ALL ON DATABASE %I FROM PUBLIC', {fresh}) FROM old WHERE datacl IS NOT NULL
           UNION ALL SELECT format('GRANT %s ON DATABASE %I TO %s%s', privilege_type, {fresh},
@@ -223,7 +230,7 @@ fn carry_over(name: &str, fresh: &str) -> String {
               || CASE WHEN name IN ('search_path', 'temp_tablespaces', 'local_preload_libraries',
                                     'session_preload_libraries') THEN value
                       ELSE quote_literal(value) END
-              FROM settings \gexec"
+              FROM settings) statements \gexec"
     )
 }
 

@@ -6,6 +6,7 @@
 pub mod conninfo;
 pub mod databases;
 pub mod rights;
+pub mod search_path;
 
 use std::collections::VecDeque;
 use std::env;
@@ -138,12 +139,21 @@ impl<'a> Postgres<'a> {
         parse_server(&answer).ok_or_else(|| anyhow!("psql answered \"{answer}\" to: {QUERY}"))
     }
 
-    /// Has psql run a script (SQL and psql's own commands, each statement by itself) and answers with what it
-    /// prints: rows, their values between tabs.
+    /// Has psql run a script (SQL and psql's own commands) in one transaction and returns what it prints: rows,
+    /// their values between tabs. No function of the database's users is called by it: see [`search_path`].
     ///
     /// # Errors
     /// psql's own words.
     pub fn query(&self, programs: &Programs, script: &str) -> Result<String> {
+        self.run(programs, &search_path::pinned(script))
+    }
+
+    /// The same for statements that PostgreSQL runs in no transaction, such as CREATE DATABASE. They may
+    /// name no function and no operator.
+    ///
+    /// # Errors
+    /// psql's own words.
+    pub fn run(&self, programs: &Programs, script: &str) -> Result<String> {
         let mut command = self.psql(programs);
         // -A, -t: bare values; -F: a separator that no version contains.
         command.args(["-A", "-t", "-F", "\t"]);

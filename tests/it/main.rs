@@ -15,6 +15,7 @@ mod failures;
 mod health;
 mod majors;
 mod names_and_secrets;
+mod overloaded;
 mod resources;
 mod restore;
 mod retention;
