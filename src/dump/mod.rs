@@ -4,4 +4,5 @@ pub mod ahead;
 pub mod gunzip;
 pub mod gzip;
 pub mod proof;
+pub mod script;
 pub mod spool;

@@ -21,6 +21,7 @@ use crate::dump::gunzip as verify;
 use crate::dump::spool;
 use crate::postgres::conninfo::Conninfo;
 use crate::postgres::databases::{identifier, name_with, Databases, Table};
+use crate::postgres::guard::{self, Guard};
 use crate::postgres::{self, is_broken_pipe, Process};
 use crate::s3::Client;
 use crate::store::key::{Backup, Format};
@@ -237,11 +238,8 @@ impl Restore<'_> {
         let target = self.databases.connect(name);
         match self.backup.format {
             Format::Plain => {
-                // A transaction of pgkeep's own: whatever ends psql or pgkeep before the last line is written, the
-                // database stays as it was. psql's --single-transaction would commit what came until then.
-                let frame: [&[u8]; 2] =
-                    if one_transaction { [b"BEGIN;\n", b"\nCOMMIT;\n"] } else { [b""; 2] };
-                self.pour_into(target.start_psql(&self.databases.psql)?, frame, false)
+                let (psql, guard) = Guard::start(&target, &self.databases.installed, one_transaction)?;
+                self.pour_into(psql, Some(guard), false).map_err(guard::explain)
             }
             Format::Custom => {
                 let programs = postgres::choose(&self.databases.installed, &self.databases.server)?;
@@ -249,7 +247,7 @@ impl Restore<'_> {
                 if self.selection.jobs.is_none() {
                     let may_leave = self.selection.is_any();
                     let pg_restore = target.start_pg_restore(&programs, &arguments)?;
-                    return self.pour_into(pg_restore, [b""; 2], may_leave);
+                    return self.pour_into(pg_restore, None, may_leave);
                 }
                 let archive = self.download()?;
                 // Each of its processes opens the file for itself, which has no other name.
@@ -259,9 +257,10 @@ impl Restore<'_> {
         }
     }
 
-    /// Sends `begin`, the dump, and `commit` when all of it is proven; the dump's last piece is held back until then
-    /// too. A child that `may_leave` has what it was asked for, and the rest is proven all the same.
-    fn pour_into(&self, mut child: Process, [begin, commit]: [&[u8]; 2], may_leave: bool) -> Result<()> {
+    /// Sends the dump, and what the guard of a script has to add when all of it is proven; the dump's last piece is
+    /// held back until then too. A child that `may_leave` has what it was asked for, and the rest is proven all
+    /// the same.
+    fn pour_into(&self, mut child: Process, mut guard: Option<Guard>, may_leave: bool) -> Result<()> {
         let mut left = false;
         let mut send = |bytes: &[u8]| {
             if left {
@@ -273,20 +272,24 @@ impl Restore<'_> {
             }
             Ok(())
         };
-        let poured = send(begin)
-            .and_then(|()| verify::stream(self.s3, self.backup, "restoring", |_| Ok(()), &mut send))
-            .and_then(|_| send(commit));
-        match poured {
-            Ok(()) => child.finish(),
+        let dump = |bytes: &[u8]| match &mut guard {
+            Some(guard) => send(guard.pass(bytes)),
+            None => send(bytes),
+        };
+        let poured = verify::stream(self.s3, self.backup, "restoring", |_| Ok(()), dump)
+            .and_then(|_| guard.as_mut().map_or(Ok(()), |guard| send(&guard.closing())));
+        match (poured, guard) {
+            (Ok(()), Some(guard)) => guard.finish(child),
+            (Ok(()), None) => child.finish(),
             // It ended first, and knows why.
-            Err(failure) if is_broken_pipe(&failure) => {
+            (Err(failure), _) if is_broken_pipe(&failure) => {
                 // The rest was not read; a damaged archive makes pg_restore say anything, even "out of memory".
                 let place = self.s3.place(&self.backup.key);
                 warn!("whether the backup itself is whole is not known yet: pgkeep verify {place} tells");
                 child.finish().and(Err(failure))
             }
             // Killed as it is dropped, so that it does not take this for the end.
-            Err(failure) => Err(failure),
+            (Err(failure), _) => Err(failure),
         }
     }
 

@@ -5,6 +5,7 @@
 
 pub mod conninfo;
 pub mod databases;
+pub mod guard;
 pub mod rights;
 pub mod search_path;
 
@@ -260,6 +261,11 @@ pub struct Process {
 }
 
 impl Process {
+    /// Its process id.
+    pub fn id(&self) -> Pid {
+        self.group
+    }
+
     /// What it writes.
     pub fn output(&mut self) -> &mut ChildStdout {
         &mut self.stdout

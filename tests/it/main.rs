@@ -16,6 +16,7 @@ mod health;
 mod majors;
 mod names_and_secrets;
 mod overloaded;
+mod planted;
 mod resources;
 mod restore;
 mod retention;
