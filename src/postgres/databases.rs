@@ -113,10 +113,13 @@ impl<'a> Databases<'a> {
             .map(drop)
     }
 
-    /// Drops a database, whoever is connected to it.
+    /// Drops a database, whoever is connected to it, and even if what was restored into it made it a template,
+    /// which cannot be dropped.
     pub fn drop(&self, name: &str) -> Result<()> {
         let force = if self.server.major >= FORCE_SINCE { " WITH (FORCE)" } else { "" };
-        self.run(&format!("DROP DATABASE {}{force}", identifier(name))).map(drop)
+        let name = identifier(name);
+        let script = format!("ALTER DATABASE {name} IS_TEMPLATE false; DROP DATABASE {name}{force};");
+        self.run(&script).map(drop)
     }
 
     /// Whether a database holds nothing of its own: no relation, function, type, schema or large object but

@@ -275,6 +275,17 @@ fn large_objects_are_restored_with_all_the_rest_or_not_at_all() {
 }
 
 #[test]
+fn a_drill_drops_a_database_that_its_script_made_a_template() {
+    let planted = Planted::new();
+    planted.plant(
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I IS_TEMPLATE true', current_database()); END $$;",
+    );
+    let log = planted.pgkeep.succeed(&["verify", "--drill"]).log;
+    let made = log.split(" into the database \"").nth(1).and_then(|rest| rest.split('"').next());
+    assert!(!exists(planted.server, made.expect(&log)), "{log}");
+}
+
+#[test]
 fn a_psql_without_a_restricted_mode_restores_no_script() {
     let planted = Planted::new();
     let old = postgres::wrapped_pg_dump("exec $REAL \"$@\"");
