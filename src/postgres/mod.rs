@@ -208,7 +208,8 @@ impl<'a> Postgres<'a> {
     /// Where the program cannot be started.
     pub fn start_pg_restore(&self, programs: &Programs, arguments: &[String]) -> Result<Process> {
         let mut command = self.command(&programs.directory.join("pg_restore"));
-        command.args(["--no-password", "--exit-on-error"]).args(arguments);
+        // No other format is tried: pg_restore guesses by the first bytes.
+        command.args(["--no-password", "--exit-on-error", "--format=custom"]).args(arguments);
         self.start("pg_restore", Level::Warn, command, Stdio::piped())
     }
 
