@@ -303,4 +303,8 @@ fn a_psql_without_a_restricted_mode_restores_no_script() {
     let planted = Planted { pgkeep: planted.pgkeep.clone().with("BACKUP_PG_BIN", bin), ..planted };
     let log = planted.refuses(&["restore", "latest", "--database", "old"], "SELECT 1;");
     assert!(log.contains(refusal) && log.contains("17.6"), "{log}");
+    // Told before the day of need.
+    let checked = planted.pgkeep.succeed(&["check"]);
+    let told = checked.stdout.clone() + &checked.log;
+    assert!(told.contains(refusal), "{told}");
 }

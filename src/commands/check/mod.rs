@@ -12,10 +12,11 @@ use crate::daemon::both_times;
 use crate::dump::spool;
 use crate::jobs::backup;
 use crate::postgres::databases::Databases;
+use crate::postgres::guard;
 use crate::postgres::rights::Rights;
 use crate::postgres::{self, Postgres, Programs, Server};
 use crate::s3::{Client, Fault, S3Error};
-use crate::store::key::Backup;
+use crate::store::key::{Backup, Format};
 
 /// S3 refuses signatures of a clock that is wrong by more
 /// (<https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>, RequestTimeTooSkewed).
@@ -118,6 +119,10 @@ fn check_postgres(config: &Config, shutdown: &Shutdown, report: &mut Report<'_>)
             ),
         ),
         Err(failure) => report.line(Verdict::Failed, what, format!("{failure:#}")),
+    }
+    // On the day of need it is late to find out.
+    if let (Format::Plain, Err(failure)) = (config.format, guard::restricting(&installed)) {
+        report.line(Verdict::Warning, "restore", format!("{failure:#}"));
     }
     check_rights(&postgres, &installed[0], &server, report);
     Some(server.database_size)
