@@ -82,6 +82,11 @@ impl Clients {
         &self.0[0]
     }
 
+    /// All of them, the newest first.
+    pub fn all(&self) -> &[Programs] {
+        &self.0
+    }
+
     /// Those to dump a server with: its own major, else the next newer one, because an older pg_dump
     /// refuses a newer server (<https://www.postgresql.org/docs/current/app-pgdump.html#APP-PGDUMP-NOTES>).
     ///

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use log::warn;
 
-use super::databases::OWN_SETTINGS;
+use super::search_path::SESSION;
 use super::Databases;
 use crate::base::units;
 
@@ -46,7 +46,7 @@ impl Databases {
     /// Whether a database holds nothing of its own: no relation, function, type, schema or large object but
     /// those of extensions.
     pub fn is_empty(&self, name: &str) -> Result<bool> {
-        let found = self.connect(name).query(&format!("{OWN_SETTINGS}{OWN}"));
+        let found = self.connect(name).query(OWN);
         Ok(found.with_context(|| format!("cannot look into the database \"{name}\""))? == "0")
     }
 
@@ -54,16 +54,16 @@ impl Databases {
     /// revoked, row security would hide rows) has no number.
     pub fn tables(&self, name: &str) -> Result<Vec<Table>> {
         let database = self.connect(name);
-        let names = database.query(&format!("{OWN_SETTINGS}{TABLES}"))?;
+        let names = database.query(TABLES)?;
         let names: Vec<String> =
             serde_json::from_str(&names).context("the names of the tables cannot be read")?;
         let mut tables: Vec<Table> = names.into_iter().map(|name| Table { name, rows: None }).collect();
         // Each is counted by itself, so that however many there are, few locks are held; one that fails stops no other.
-        let mut script = format!("\\set ON_ERROR_STOP off\n{OWN_SETTINGS}SET row_security = off;\n");
+        let mut script = format!("\\set ON_ERROR_STOP off\n{SESSION}SET row_security = off;\n");
         for (number, Table { name, .. }) in tables.iter().enumerate() {
             script += &format!("SELECT {number}, count(*) FROM ONLY {name};\n");
         }
-        let counted = database.query(&script);
+        let counted = database.run(&script);
         for line in counted.iter().flat_map(|answer| answer.lines()) {
             let number = |text: &str| text.parse::<u64>().ok();
             let Some((at, rows)) =

@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use log::{debug, warn};
 
 use super::properties::{Properties, Statement};
+use super::search_path::SESSION;
 use super::{Clients, Conninfo, Postgres, Server};
 use crate::base::secret::Redactor;
 use crate::base::shutdown::Shutdown;
@@ -14,9 +15,6 @@ use crate::base::units;
 
 /// Databases to connect to while others are made and dropped; initdb makes both.
 const MAINTENANCE: [&str; 2] = ["postgres", "template1"];
-/// What a role or a database may have set otherwise, for its own work (as pg_dump does).
-pub(super) const OWN_SETTINGS: &str = "SET statement_timeout = 0; SET lock_timeout = 0; \
-    SET idle_in_transaction_session_timeout = 0; SET default_transaction_read_only = off;\n";
 /// PostgreSQL cuts longer names off (NAMEDATALEN, less the zero byte).
 pub const LONGEST_NAME: usize = 63;
 /// A client that came between two looks is sent away this many seconds later.
@@ -92,7 +90,7 @@ impl Databases {
         let statements = like.map_or_else(plain, |like| like.create(name, self.server.major));
         let mut made = Ok(String::new());
         for statement in statements {
-            made = self.query(&statement);
+            made = self.run(&statement);
             if made.is_ok() {
                 break;
             }
@@ -147,7 +145,6 @@ impl Databases {
             .iter()
             .map(|schema| format!("CREATE SCHEMA IF NOT EXISTS {};", identifier(schema)))
             .collect();
-        let script = format!("{OWN_SETTINGS}{script}");
         self.connect(name).query(&script).context("cannot make the schemas").map(drop)
     }
 
@@ -164,7 +161,9 @@ impl Databases {
     /// Drops a database, whoever is connected to it.
     pub fn drop(&self, name: &str) -> Result<()> {
         let force = if self.server.major >= FORCE_SINCE { " WITH (FORCE)" } else { "" };
-        self.query(&format!("DROP DATABASE {}{force}", identifier(name))).map(drop)
+        let name = identifier(name);
+        // What was restored into it may have made it a template, which cannot be dropped.
+        self.run(&format!("ALTER DATABASE {name} IS_TEMPLATE false; DROP DATABASE {name}{force};")).map(drop)
     }
 
     /// Gives the database `fresh` the name `name`, and the one that had it another one, which is returned. It is one
@@ -182,9 +181,9 @@ impl Databases {
         for _ in 0..SWAP_TRIES {
             // The renaming waits up to five seconds until the last guest has left, and lets no new one in meanwhile.
             // Those who came before it began are sent away again and again.
-            let mut usher = self.maintenance.start_psql()?;
-            usher.input().write_all(format!("{guests} \\watch {USHER_EVERY}\n").as_bytes())?;
-            swapped = self.query(&format!("BEGIN; {renames} COMMIT;"));
+            let mut usher = self.maintenance.start_psql(self.clients.newest())?;
+            usher.input().write_all(format!("{SESSION}{guests} \\watch {USHER_EVERY}\n").as_bytes())?;
+            swapped = self.query(&renames);
             drop(usher);
             if swapped.is_ok() {
                 break;
@@ -195,9 +194,14 @@ impl Databases {
         })
     }
 
-    /// What a script answers that runs in the maintenance database.
+    /// What a script answers that runs in the maintenance database, in a transaction.
     pub fn query(&self, script: &str) -> Result<String> {
-        self.maintenance.query(&format!("{OWN_SETTINGS}{script}"))
+        self.maintenance.query(script)
+    }
+
+    /// The same for statements that PostgreSQL runs in no transaction.
+    fn run(&self, script: &str) -> Result<String> {
+        self.maintenance.run(&format!("{SESSION}{script}"))
     }
 }
 

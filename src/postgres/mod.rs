@@ -8,9 +8,12 @@ mod conninfo;
 mod contents;
 mod databases;
 mod format;
+mod guard;
 mod process;
 mod properties;
 mod rights;
+mod script;
+mod search_path;
 
 use std::io::{Read, Write};
 use std::path::Path;
@@ -25,6 +28,7 @@ pub use self::conninfo::Conninfo;
 pub use self::contents::Table;
 pub use self::databases::{identifier, name_with, Databases, LONGEST_NAME};
 pub use self::format::Format;
+pub use self::guard::{explain, restricting, Guard};
 pub use self::process::{is_broken_pipe, Process};
 pub use self::properties::Properties;
 pub use self::rights::Rights;
@@ -127,13 +131,21 @@ impl Postgres {
         self.query(QUERY).inspect_err(|problem| debug!("the cluster has no identifier: {problem:#}")).ok()
     }
 
-    /// Has psql run a script: SQL and psql's own commands, each statement by itself. Returns what it prints: rows, their
-    /// values between tabs.
+    /// Has psql run a script (SQL and psql's own commands) in one transaction. Returns what it prints: rows, their values
+    /// between tabs. It calls no function of the database's users: see [`search_path`].
     ///
     /// # Errors
     /// psql's own words.
     pub fn query(&self, script: &str) -> Result<String> {
-        let mut command = self.psql();
+        self.run(&search_path::pinned(script))
+    }
+
+    /// The same for statements that PostgreSQL runs in no transaction, such as CREATE DATABASE, each by itself.
+    ///
+    /// # Errors
+    /// psql's own words.
+    pub fn run(&self, script: &str) -> Result<String> {
+        let mut command = self.psql(&self.psql);
         // -A, -t: bare values; -F: a separator that no version contains.
         command.args(["-A", "-t", "-F", "\t"]);
         // psql's words are all in its error.
@@ -153,8 +165,8 @@ impl Postgres {
     ///
     /// # Errors
     /// Where the program cannot be started.
-    pub fn start_psql(&self) -> Result<Process> {
-        let mut command = self.psql();
+    pub fn start_psql(&self, programs: &Programs) -> Result<Process> {
+        let mut command = self.psql(programs);
         // -b: the statement that failed is shown.
         command.args(["-b", "-o", "/dev/null"]);
         self.start("psql", Level::Warn, command, Stdio::piped())
@@ -179,13 +191,14 @@ impl Postgres {
     /// Where the program cannot be started.
     pub fn start_pg_restore(&self, programs: &Programs, arguments: &[String]) -> Result<Process> {
         let mut command = self.command(&programs.directory.join("pg_restore"));
-        command.args(["--no-password", "--exit-on-error"]).args(arguments);
+        // No other format is tried: pg_restore guesses by the first bytes.
+        command.args(["--no-password", "--exit-on-error", "--format=custom"]).args(arguments);
         self.start("pg_restore", Level::Warn, command, Stdio::piped())
     }
 
     /// -X: no psqlrc; -f -: messages name the line.
-    fn psql(&self) -> Command {
-        let mut command = self.command(&self.psql.directory.join("psql"));
+    fn psql(&self, programs: &Programs) -> Command {
+        let mut command = self.command(&programs.directory.join("psql"));
         command.args(["-X", "-q", "-w", "-v", "ON_ERROR_STOP=1", "-f", "-"]);
         command
     }

@@ -102,6 +102,11 @@ pub struct Process {
 }
 
 impl Process {
+    /// Its process id.
+    pub fn id(&self) -> Pid {
+        self.group
+    }
+
     /// What it writes.
     pub fn output(&mut self) -> &mut ChildStdout {
         &mut self.stdout

@@ -40,8 +40,7 @@ impl Properties {
     /// A query that returns them as JSON. Not every server has every column, so that they are read from the row as JSON.
     pub(super) fn query(database: &str) -> String {
         format!(
-            "BEGIN READ ONLY; SET LOCAL statement_timeout = 0;
-             SELECT json_build_object(
+            "SELECT json_build_object(
                 'encoding', pg_encoding_to_char(encoding), 'collate', datcollate, 'ctype', datctype,
                 'provider', coalesce(to_jsonb(d) ->> 'datlocprovider', 'c'),
                 'locale', coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale'),
@@ -55,7 +54,7 @@ impl Properties {
                 'settings', (SELECT json_agg(json_build_array(
                                  CASE WHEN setrole <> 0 THEN pg_get_userbyid(setrole) END, setting))
                              FROM pg_db_role_setting, unnest(setconfig) setting WHERE setdatabase = d.oid))
-             FROM pg_database d WHERE datname = {}; COMMIT;",
+             FROM pg_database d WHERE datname = {};",
             literal(database)
         )
     }

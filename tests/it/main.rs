@@ -18,6 +18,8 @@ mod health;
 mod held_back;
 mod majors;
 mod names_and_secrets;
+mod overloaded;
+mod planted;
 mod replaced;
 mod resources;
 mod restore;

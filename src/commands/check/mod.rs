@@ -11,7 +11,7 @@ use crate::base::units::{self, both_times};
 use crate::config::Config;
 use crate::dump::spool;
 use crate::jobs::{backup, prune, Job};
-use crate::postgres::{Postgres, Rights, Server};
+use crate::postgres::{restricting, Format, Postgres, Rights, Server};
 use crate::schedule::Interval;
 use crate::store::{self, Backup};
 
@@ -72,6 +72,10 @@ fn check_postgres(job: &Job, report: &mut Report) -> Option<u64> {
             ),
         ),
         Err(failure) => report.line(Verdict::Failed, what, format!("{failure:#}")),
+    }
+    // On the day of need it is late to find out.
+    if let (Format::Plain, Err(failure)) = (job.format, restricting(&clients)) {
+        report.line(Verdict::Warning, "restore", format!("{failure:#}"));
     }
     check_rights(&postgres, &server, report);
     Some(server.database_size)

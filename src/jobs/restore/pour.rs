@@ -12,11 +12,10 @@ use super::Selection;
 use crate::base::{logging, units};
 use crate::dump::spool;
 use crate::jobs::{fetch, Job};
-use crate::postgres::{is_broken_pipe, name_with, Databases, Format, Process, Properties, Table};
+use crate::postgres::{
+    explain, is_broken_pipe, name_with, Databases, Format, Guard, Process, Properties, Table,
+};
 use crate::store::Backup;
-
-/// Refused within a transaction: a dump that began one and did not end it would be rolled back, and look restored.
-const AT_THE_END: &[u8] = b"\nDISCARD ALL;\n";
 
 /// A backup on its way into databases of a server.
 pub struct Restore<'a> {
@@ -80,13 +79,16 @@ impl Restore<'_> {
     fn pour(&self, database: &str) -> Result<()> {
         let target = self.databases.connect(database);
         match self.backup.format {
-            Format::Plain => self.pour_into(target.start_psql()?, AT_THE_END, false),
+            Format::Plain => {
+                let (psql, guard) = Guard::start(&target, &self.databases.clients)?;
+                self.pour_into(psql, Some(guard), false).map_err(explain)
+            }
             Format::Custom => {
                 let programs = self.databases.clients.for_server(&self.databases.server)?;
                 let mut arguments = self.selection.arguments();
                 if self.selection.jobs.is_none() {
                     let may_leave = self.selection.is_any();
-                    return self.pour_into(target.start_pg_restore(programs, &arguments)?, b"", may_leave);
+                    return self.pour_into(target.start_pg_restore(programs, &arguments)?, None, may_leave);
                 }
                 let archive = self.download()?;
                 // Each of its processes opens the file for itself, which has no other name.
@@ -96,9 +98,9 @@ impl Restore<'_> {
         }
     }
 
-    /// Sends the dump, and `end` when all of it is proven; the dump's last piece is held back until then
-    /// too. A child that `may_leave` has what it was asked for, and the rest is proven all the same.
-    fn pour_into(&self, mut child: Process, end: &[u8], may_leave: bool) -> Result<()> {
+    /// Sends the dump, and what the guard of a script has to add when all of it is proven; the dump's last piece is held
+    /// back until then too. A child that `may_leave` has what it was asked for, and the rest is proven all the same.
+    fn pour_into(&self, mut child: Process, mut guard: Option<Guard>, may_leave: bool) -> Result<()> {
         let mut left = false;
         let mut send = |bytes: &[u8]| {
             if left {
@@ -110,19 +112,24 @@ impl Restore<'_> {
             }
             Ok(())
         };
-        let poured = fetch::stream(self.job, self.backup, "restoring", |_| Ok(()), &mut send);
-        let poured = poured.and_then(|_| send(end));
-        match poured {
-            Ok(()) => child.finish(),
+        let dump = |bytes: &[u8]| match &mut guard {
+            Some(guard) => send(guard.pass(bytes)),
+            None => send(bytes),
+        };
+        let poured = fetch::stream(self.job, self.backup, "restoring", |_| Ok(()), dump)
+            .and_then(|_| guard.as_mut().map_or(Ok(()), |guard| send(&guard.closing())));
+        match (poured, guard) {
+            (Ok(()), Some(guard)) => guard.finish(child),
+            (Ok(()), None) => child.finish(),
             // It ended first, and knows why.
-            Err(failure) if is_broken_pipe(&failure) => {
+            (Err(failure), _) if is_broken_pipe(&failure) => {
                 // The rest was not read; a damaged archive makes pg_restore say anything, even "out of memory".
                 let place = self.job.store.place(self.backup);
                 warn!("whether the backup itself is whole is not known yet: pgkeep verify {place} tells");
                 child.finish().and(Err(failure))
             }
             // Killed as it is dropped, so that it does not take this for the end.
-            Err(failure) => Err(failure),
+            (Err(failure), _) => Err(failure),
         }
     }
 
