@@ -24,7 +24,7 @@ use crate::base::secret::{Redactor, Secret};
 use crate::base::shutdown::Shutdown;
 use crate::daemon::{self, OnStart, Status};
 use crate::jobs::Job;
-use crate::postgres::{Conninfo, Format};
+use crate::postgres::{refuse_hidden_password, Conninfo, Format};
 use crate::s3::{Client, S3Config};
 use crate::schedule::Interval;
 use crate::store::{Policy, Store};
@@ -230,6 +230,11 @@ impl Settings {
             from.problem("POSTGRES_CONNECTION_STRING", "names no database", &example);
             return None;
         };
+        // A part of the connection string was looked at when that was read.
+        if let Err(problem) = refuse_hidden_password("dbname", &database) {
+            from.problem("PGDATABASE", "cannot be used", &problem);
+            return None;
+        }
         connection.set("dbname", &database);
         Some((connection, database))
     }

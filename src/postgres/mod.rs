@@ -21,7 +21,7 @@ use anyhow::{anyhow, Context, Result};
 use log::{debug, Level};
 
 pub use self::clients::{Clients, Programs};
-pub use self::conninfo::Conninfo;
+pub use self::conninfo::{refuse_hidden_password, Conninfo};
 pub use self::contents::Table;
 pub use self::databases::{identifier, name_with, Databases, LONGEST_NAME};
 pub use self::format::Format;

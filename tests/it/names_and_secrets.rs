@@ -115,12 +115,23 @@ fn a_secret_is_nowhere_but_where_it_was_given() {
     for (name, value) in [
         ("POSTGRES_CONNECTION_STRING", format!("postgresql://canary:{}@host:port/x", secrets[0])),
         ("POSTGRES_CONNECTION_STRING", format!("host=h password='{}", secrets[0])),
+        // Not escaped, a piece of it would be a host, a database or a keyword; or all of it is in a part.
+        ("POSTGRES_CONNECTION_STRING", format!("postgresql://canary:12@{}@127.0.0.1/canary", secrets[0])),
+        ("POSTGRES_CONNECTION_STRING", format!("postgresql://canary:12/{}@127.0.0.1/canary", secrets[0])),
+        ("POSTGRES_CONNECTION_STRING", format!("postgresql://canary:12?{}=/@127.0.0.1/canary", secrets[0])),
+        ("POSTGRES_CONNECTION_STRING", format!("host=h password=12 {}=x", secrets[0])),
+        ("POSTGRES_CONNECTION_STRING", format!("dbname=postgresql://canary:{}@127.0.0.1/canary", secrets[0])),
+        ("POSTGRES_CONNECTION_STRING", format!("dbname='host=127.0.0.1 password={}'", secrets[0])),
+        ("BACKUP_DRILL_CONNECTION_STRING", format!("postgresql://canary:12/{}@127.0.0.1", secrets[0])),
         ("S3_URL", format!("https://key:{}@host", secrets[1])),
         ("S3_SECRET_KEY", format!("'{}'", secrets[1])),
         ("S3_CA", secrets[1].to_owned()),
     ] {
         run(&pgkeep.clone().with(name, &value), &["backup"], Some(2));
     }
+    let nested = format!("host=127.0.0.1 password={}", secrets[0]);
+    let by_libpq = pgkeep.clone().with("POSTGRES_CONNECTION_STRING", "host=127.0.0.1");
+    run(&by_libpq.with("PGDATABASE", &nested), &["backup"], Some(2));
     let mut daemon =
         pgkeep.clone().with("BACKUP_ON_START", "true").with("BACKUP_INTERVAL", "@yearly").start(&["run"]);
     daemon.wait_for_log("no backup at the start");
