@@ -11,6 +11,7 @@ mod format;
 mod process;
 mod properties;
 mod rights;
+mod statements;
 
 use std::io::{Read, Write};
 use std::path::Path;
