@@ -55,7 +55,11 @@ impl Databases {
         for name in candidates.filter(|name| Some(*name) != but) {
             let maintenance = own.database(name);
             match maintenance.ask() {
-                Ok(server) => return Ok(Databases { maintenance, server, clients }),
+                Ok(server) => {
+                    // What a restore sets for its session must not stay for others.
+                    maintenance.refuse_shared_backends()?;
+                    return Ok(Databases { maintenance, server, clients });
+                }
                 Err(problem) => {
                     debug!("no maintenance database: {problem:#}");
                     failure.get_or_insert(problem);

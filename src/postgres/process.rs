@@ -103,6 +103,11 @@ pub struct Process {
 }
 
 impl Process {
+    /// Its process group.
+    pub(super) fn group(&self) -> Pid {
+        self.group
+    }
+
     /// What it writes.
     pub fn output(&mut self) -> &mut ChildStdout {
         &mut self.stdout

@@ -18,6 +18,7 @@ mod health;
 mod held_back;
 mod majors;
 mod names_and_secrets;
+mod poolers;
 mod replaced;
 mod resources;
 mod restore;

@@ -11,7 +11,7 @@ use crate::base::units::{self, both_times};
 use crate::config::Config;
 use crate::dump::spool;
 use crate::jobs::{backup, prune, Job};
-use crate::postgres::{Postgres, Rights, Server};
+use crate::postgres::{Postgres, Rights, Server, SHARED};
 use crate::schedule::Interval;
 use crate::store::{self, Backup};
 
@@ -73,8 +73,22 @@ fn check_postgres(job: &Job, report: &mut Report) -> Option<u64> {
         ),
         Err(failure) => report.line(Verdict::Failed, what, format!("{failure:#}")),
     }
+    check_connection(&postgres, report);
     check_rights(&postgres, &server, report);
     Some(server.database_size)
+}
+
+/// Whether it leads to the server itself, or to a pooler that does no harm.
+fn check_connection(postgres: &Postgres, report: &mut Report) {
+    let what = "connection";
+    match postgres.shares_backends() {
+        Ok(false) => report.ok(what, "each session has a server process of its own"),
+        Ok(true) => report.line(Verdict::Failed, what, format!("{SHARED}; see POSTGRES_CONNECTION_STRING")),
+        Err(failure) => {
+            let text = format!("whether a pooler shares it with other clients is not known: {failure:#}");
+            report.line(Verdict::Warning, what, text);
+        }
+    }
 }
 
 fn check_rights(postgres: &Postgres, server: &Server, report: &mut Report) {
