@@ -136,11 +136,13 @@ impl Config {
     /// # Errors
     /// If the configuration was loaded for a command that needs no schedule, and has none.
     pub fn plan(&self) -> Result<daemon::Plan> {
+        let bucket = &self.s3.bucket;
+        let place = [bucket.base_url().as_str(), bucket.name(), &self.settings.path];
         Ok(daemon::Plan {
             interval: self.interval().context("BACKUP_INTERVAL is missing")?.clone(),
             on_start: self.settings.on_start,
             drill_interval: self.settings.drill_interval.clone(),
-            status_path: Status::path(&self.settings.temp_directory, &self.database),
+            status_path: Status::path(&self.settings.temp_directory, &self.database, place),
         })
     }
 

@@ -1,5 +1,6 @@
 //! The loop: sleep until the fire time or a signal, back up, go on, whatever happened.
 
+mod file;
 mod start;
 mod status;
 
@@ -9,11 +10,12 @@ use std::time::Duration;
 
 use anyhow::{Error, Result};
 use chrono::{DateTime, Local, Utc};
-use log::{info, warn};
+use log::{debug, info, warn};
 
+use self::file::StatusFile;
+pub use self::file::BEAT;
 pub use self::start::OnStart;
-use self::status::StatusFile;
-pub use self::status::{Drill, Failure, Newest, Status, BEAT};
+pub use self::status::{Drill, Failure, Newest, Status};
 use crate::base::logging;
 use crate::base::units::{self, both_times};
 use crate::jobs::{backup, drill, Job};
@@ -45,7 +47,9 @@ pub struct Plan {
 pub fn run(mut job: Job, plan: Plan) -> Result<()> {
     let started = Utc::now();
     // A daemon that ended in order took its file away: this one died, perhaps in a backup.
-    let broken_off = Status::read(&plan.status_path).and_then(|left| left.running_since.or(left.broken_off));
+    let left = Status::read(&plan.status_path)
+        .inspect_err(|problem| debug!("nothing of an earlier daemon: {problem:#}"));
+    let broken_off = left.ok().and_then(|left| left.running_since.or(left.broken_off));
     let status = Status { started, alive: started, broken_off, ..Status::default() };
     let status = StatusFile::create(plan.status_path, status)?;
     let hearing = status.clone();
