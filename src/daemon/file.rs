@@ -222,6 +222,7 @@ mod tests {
             let problem = format!("{:#}", Status::read(&path(name)).unwrap_err());
             assert!(problem.contains(&format!("status file {}", path(name).display())), "{problem}");
             assert_eq!(problem.ends_with(": the daemon is not running"), name == "nowhere", "{problem}");
+            assert_eq!(problem.ends_with(": it is no regular file"), name == "fifo", "{problem}");
         }
         for name in odd {
             Status::default().write(&path(name)).unwrap();
