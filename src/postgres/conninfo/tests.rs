@@ -123,7 +123,9 @@ fn a_connection_string_within_another_is_refused() {
     for text in [
         "dbname=postgresql://u:hush@h/x",
         "dbname=' postgres://h/x'",
+        "dbname=postgresql://u:hush",
         "dbname='host=x password=hush'",
+        "dbname='host=x oauth_client_secret=hush'",
         "dbname='host=x password=hush z'",
         "dbname='password = \\'hush'",
         "host=postgresql://u:hush@h/x",
