@@ -6,6 +6,7 @@ mod status;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Error, Result};
@@ -18,7 +19,7 @@ pub use self::start::OnStart;
 pub use self::status::{Drill, Failure, Newest, Status};
 use crate::base::logging;
 use crate::base::units::{self, both_times};
-use crate::jobs::{backup, drill, Job};
+use crate::jobs::{backup, drill, leftovers, Job};
 use crate::schedule::{Agenda, Interval, Skipped};
 use crate::store;
 
@@ -60,6 +61,7 @@ pub fn run(mut job: Job, plan: Plan) -> Result<()> {
         plan.drill_interval.as_ref().map(|of| Agenda::new(&of.schedule, &Local, started)).transpose()?;
     let daemon = Daemon { job, on_start: plan.on_start, status };
     let shutdown = daemon.job.shutdown.clone();
+    daemon.look_for_leftovers();
     daemon.announce(agenda.next());
     if let Some(drills) = &drills {
         info!("next drill at {}", both_times(drills.next()));
@@ -120,6 +122,15 @@ impl Daemon {
         self.status.update(|status| status.next_fire = Some(next));
         if !self.job.shutdown.requested() {
             info!("next backup at {}", both_times(next));
+        }
+    }
+
+    /// On a thread of its own: a server that does not answer keeps no backup waiting.
+    fn look_for_leftovers(&self) {
+        let job = self.job.clone();
+        let looking = thread::Builder::new().name("leftovers".into()).spawn(move || leftovers::warn(&job));
+        if let Err(problem) = looking {
+            debug!("databases that were left behind are not looked for: {problem}");
         }
     }
 

@@ -29,7 +29,7 @@ const FORCE_SINCE: u32 = 13;
 /// A server and the right to make databases on it.
 pub struct Databases {
     /// Connected to another database than those that are worked on.
-    maintenance: Postgres,
+    pub(super) maintenance: Postgres,
     /// What the server says of itself.
     pub server: Server,
     /// The clients here.

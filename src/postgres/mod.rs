@@ -8,6 +8,7 @@ mod conninfo;
 mod contents;
 mod databases;
 mod format;
+mod leftovers;
 mod pooler;
 mod process;
 mod properties;
@@ -27,6 +28,7 @@ pub use self::conninfo::{refuse_hidden_password, Conninfo};
 pub use self::contents::Table;
 pub use self::databases::{identifier, name_with, Databases, LONGEST_NAME};
 pub use self::format::Format;
+pub use self::leftovers::{Leftover, COMMENT, DRILL, UNFINISHED};
 pub use self::pooler::SHARED;
 pub use self::process::{is_broken_pipe, Process};
 pub use self::properties::Properties;
@@ -110,7 +112,8 @@ impl Postgres {
              SELECT current_setting('server_version_num'), current_setting('server_version'), \
                     pg_database_size(current_database()); COMMIT;";
         let database = self.connection.get("dbname").unwrap_or_default();
-        let answer = self.query(QUERY).with_context(|| format!("cannot reach database \"{database}\""))?;
+        let answer = self.query(QUERY).map_err(pooler::explain);
+        let answer = answer.with_context(|| format!("cannot reach database \"{database}\""))?;
         parse_server(&answer).ok_or_else(|| anyhow!("psql answered \"{answer}\" to: {QUERY}"))
     }
 

@@ -16,7 +16,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{bail, ensure, Context, Result};
+use anyhow::{bail, ensure, Context, Error, Result};
 use log::{debug, Level};
 use rustix::process::{kill_process_group, Pid, Signal};
 
@@ -76,6 +76,14 @@ impl Postgres {
                 Ok(())
             }
         }
+    }
+}
+
+/// In statement mode PgBouncer refuses transactions, and so pgkeep's first question already.
+pub(super) fn explain(failure: Error) -> Error {
+    match format!("{failure:#}").contains("statement pooling mode") {
+        true => failure.context(SHARED),
+        false => failure,
     }
 }
 

@@ -16,6 +16,7 @@ mod environment;
 mod failures;
 mod health;
 mod held_back;
+mod leftovers;
 mod majors;
 mod names_and_secrets;
 mod poolers;

@@ -10,10 +10,12 @@ use super::{no_options, Command, Outcome, Row};
 use crate::base::units::{self, both_times};
 use crate::config::Config;
 use crate::dump::spool;
-use crate::jobs::{backup, prune, Job};
-use crate::postgres::{Postgres, Rights, Server, SHARED};
+use crate::jobs::{backup, leftovers, prune, Job};
+use crate::postgres::{Leftover, Postgres, Rights, Server, SHARED};
 use crate::schedule::Interval;
 use crate::store::{self, Backup};
+
+const LEFT_OVER: &str = "left-over databases";
 
 pub(super) const ROW: Row = Row {
     name: "check",
@@ -34,17 +36,19 @@ pub(super) fn command(config: &Config, job: &Job) -> Outcome {
     for sentence in &config.warnings {
         report.line(Verdict::Warning, "configuration", sentence);
     }
-    let size = check_postgres(job, &mut report);
+    let mut found = None;
+    let size = check_postgres(job, &mut found, &mut report);
     check_disk(job, size, &mut report);
     let backups = s3::check(&job.store, &mut report);
     check_schedule(config.interval(), job, backups.as_deref(), Utc::now(), &mut report);
     check_pruning(job, backups.as_deref(), &mut report);
-    check_drill(job, &mut report);
+    check_drill(job, &mut found, &mut report);
+    check_leftovers(found.as_deref(), &mut report);
     Outcome::of(report.finish())
 }
 
 /// Returns the database's size in bytes.
-fn check_postgres(job: &Job, report: &mut Report) -> Option<u64> {
+fn check_postgres(job: &Job, found: &mut Option<Vec<Leftover>>, report: &mut Report) -> Option<u64> {
     let what = "PostgreSQL";
     let clients = match job.clients() {
         Ok(clients) => clients,
@@ -75,6 +79,10 @@ fn check_postgres(job: &Job, report: &mut Report) -> Option<u64> {
     }
     check_connection(&postgres, report);
     check_rights(&postgres, &server, report);
+    match Leftover::all(&postgres, Utc::now()) {
+        Ok(left) => *found = Some(left),
+        Err(failure) => report.line(Verdict::Skipped, LEFT_OVER, format!("{failure:#}")),
+    }
     Some(server.database_size)
 }
 
@@ -194,12 +202,13 @@ fn check_pruning(job: &Job, backups: Option<&[Backup]>, report: &mut Report) {
     }
 }
 
-fn check_drill(job: &Job, report: &mut Report) {
+fn check_drill(job: &Job, found: &mut Option<Vec<Leftover>>, report: &mut Report) {
     let Some(drill) = &job.drill else { return };
     let query = "SELECT rolsuper OR rolcreatedb FROM pg_roles WHERE rolname = current_user;";
-    let may = job.databases(drill, None).and_then(|of| Ok((of.query(query)?, of.server)));
+    let may = job.databases(drill, None).and_then(|of| Ok((of.query(query)?, of.leftovers()?, of.server)));
     match may {
-        Ok((may, Server { version, .. })) if may == "t" => {
+        Ok((may, left, Server { version, .. })) if may == "t" => {
+            leftovers::add(left, found.get_or_insert_default());
             report.ok("drill", format!("PostgreSQL {version}, databases can be made there"));
         }
         Ok(_) => report.line(
@@ -210,5 +219,15 @@ fn check_drill(job: &Job, report: &mut Report) {
         Err(failure) => {
             report.line(Verdict::Failed, "drill", format!("{failure:#}; see BACKUP_DRILL_CONNECTION_STRING"))
         }
+    }
+}
+
+/// Databases that drills and restores made and that nobody will drop, on both servers, if one was asked.
+fn check_leftovers(found: Option<&[Leftover]>, report: &mut Report) {
+    if found.is_some_and(<[Leftover]>::is_empty) {
+        report.ok(LEFT_OVER, "none");
+    }
+    for leftover in found.into_iter().flatten() {
+        report.line(Verdict::Warning, LEFT_OVER, leftover);
     }
 }
