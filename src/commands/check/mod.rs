@@ -22,8 +22,8 @@ pub(super) const ROW: Row = Row {
     options: "",
     summary: "try now all that a backup needs; each line is ok or says what to do",
     details: "
-PostgreSQL and every right there, S3 and every right there, clocks, disk, schedule. What it puts into
-the bucket it deletes again. The exit status is 1 if anything would fail tonight.
+PostgreSQL and every right there, S3 and every right there, clocks, disk, schedule; a connection pooler
+that would harm others, and databases that were left behind. What it puts into the bucket it deletes again. The exit status is 1 if anything would fail tonight.
 ",
     parse: |parser| no_options(parser, Command::Check),
 };
