@@ -12,7 +12,8 @@ help: ## print this list
 image: ## build the container image, pgkeep
 	docker build --network host -t pgkeep .
 
-test: prerequisites ## run every test, against a real PostgreSQL and a real S3 server
+test: ## run every test, against a real PostgreSQL and a real S3 server
+	@.ci/prerequisites tests
 	cargo test --locked --all-targets -- --test-threads=8
 
 test-servers: ## test the S3 side against SeaweedFS and OpenStack Swift; pip installs them below target/

@@ -30,11 +30,8 @@ const LONGEST_SILENCE: Duration = BEAT.saturating_mul(3);
 pub(super) fn command(config: &Config) -> Result<Outcome> {
     let plan = config.plan()?;
     let verdict = match Status::read(&plan.status_path) {
-        Some(status) => verdict(&status, &plan.interval.schedule, &Local, Utc::now()),
-        None => {
-            let path = plan.status_path.display();
-            Err(format!("there is no status file {path}: the daemon is not running"))
-        }
+        Ok(status) => verdict(&status, &plan.interval.schedule, &Local, Utc::now()),
+        Err(failure) => Err(format!("{failure:#}")),
     };
     let (word, sentence) = match &verdict {
         Ok(sentence) => ("healthy", sentence),

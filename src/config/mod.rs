@@ -24,7 +24,7 @@ use crate::base::secret::{Redactor, Secret};
 use crate::base::shutdown::Shutdown;
 use crate::daemon::{self, OnStart, Status};
 use crate::jobs::Job;
-use crate::postgres::{Conninfo, Format};
+use crate::postgres::{refuse_hidden_password, Conninfo, Format};
 use crate::s3::{Client, S3Config};
 use crate::schedule::Interval;
 use crate::store::{Policy, Store};
@@ -136,11 +136,13 @@ impl Config {
     /// # Errors
     /// If the configuration was loaded for a command that needs no schedule, and has none.
     pub fn plan(&self) -> Result<daemon::Plan> {
+        let bucket = &self.s3.bucket;
+        let place = [bucket.base_url().as_str(), bucket.name(), &self.settings.path];
         Ok(daemon::Plan {
             interval: self.interval().context("BACKUP_INTERVAL is missing")?.clone(),
             on_start: self.settings.on_start,
             drill_interval: self.settings.drill_interval.clone(),
-            status_path: Status::path(&self.settings.temp_directory, &self.database),
+            status_path: Status::path(&self.settings.temp_directory, &self.database, place),
         })
     }
 
@@ -230,6 +232,11 @@ impl Settings {
             from.problem("POSTGRES_CONNECTION_STRING", "names no database", &example);
             return None;
         };
+        // A part of the connection string was looked at when that was read.
+        if let Err(problem) = refuse_hidden_password("dbname", &database) {
+            from.problem("PGDATABASE", "cannot be used", &problem);
+            return None;
+        }
         connection.set("dbname", &database);
         Some((connection, database))
     }

@@ -1,22 +1,25 @@
 //! The loop: sleep until the fire time or a signal, back up, go on, whatever happened.
 
+mod file;
 mod start;
 mod status;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Error, Result};
 use chrono::{DateTime, Local, Utc};
-use log::{info, warn};
+use log::{debug, info, warn};
 
+use self::file::StatusFile;
+pub use self::file::BEAT;
 pub use self::start::OnStart;
-use self::status::StatusFile;
-pub use self::status::{Drill, Failure, Newest, Status, BEAT};
+pub use self::status::{Drill, Failure, Newest, Status};
 use crate::base::logging;
 use crate::base::units::{self, both_times};
-use crate::jobs::{backup, drill, Job};
+use crate::jobs::{backup, drill, leftovers, Job};
 use crate::schedule::{Agenda, Interval, Skipped};
 use crate::store;
 
@@ -45,7 +48,9 @@ pub struct Plan {
 pub fn run(mut job: Job, plan: Plan) -> Result<()> {
     let started = Utc::now();
     // A daemon that ended in order took its file away: this one died, perhaps in a backup.
-    let broken_off = Status::read(&plan.status_path).and_then(|left| left.running_since.or(left.broken_off));
+    let left = Status::read(&plan.status_path)
+        .inspect_err(|problem| debug!("nothing of an earlier daemon: {problem:#}"));
+    let broken_off = left.ok().and_then(|left| left.running_since.or(left.broken_off));
     let status = Status { started, alive: started, broken_off, ..Status::default() };
     let status = StatusFile::create(plan.status_path, status)?;
     let hearing = status.clone();
@@ -56,6 +61,7 @@ pub fn run(mut job: Job, plan: Plan) -> Result<()> {
         plan.drill_interval.as_ref().map(|of| Agenda::new(&of.schedule, &Local, started)).transpose()?;
     let daemon = Daemon { job, on_start: plan.on_start, status };
     let shutdown = daemon.job.shutdown.clone();
+    daemon.look_for_leftovers();
     daemon.announce(agenda.next());
     if let Some(drills) = &drills {
         info!("next drill at {}", both_times(drills.next()));
@@ -116,6 +122,16 @@ impl Daemon {
         self.status.update(|status| status.next_fire = Some(next));
         if !self.job.shutdown.requested() {
             info!("next backup at {}", both_times(next));
+        }
+    }
+
+    /// On a thread of its own: a server that does not answer keeps no backup waiting.
+    fn look_for_leftovers(&self) {
+        // Who listens holds the status file, which goes with the daemon.
+        let job = Job { listeners: Vec::new(), ..self.job.clone() };
+        let looking = thread::Builder::new().name("leftovers".into()).spawn(move || leftovers::warn(&job));
+        if let Err(problem) = looking {
+            debug!("databases that were left behind are not looked for: {problem}");
         }
     }
 

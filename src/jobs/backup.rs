@@ -55,6 +55,7 @@ fn attempt(job: &Job) -> Result<Backup> {
     let clients = job.clients()?;
     let postgres = job.postgres(&clients);
     let server = postgres.ask_server()?;
+    postgres.refuse_shared_backends()?;
     let programs = clients.for_server(&server)?;
     let store = &job.store;
     let time = store.free_time(Utc::now()).context("cannot look into the bucket")?;

@@ -7,8 +7,9 @@ use anyhow::{Context, Result};
 use log::warn;
 
 use super::restore::{self, summary, Restore, Selection, Whole};
-use super::{survive, Event, Job};
+use super::{leftovers, survive, Event, Job};
 use crate::base::logging;
+use crate::postgres::DRILL;
 
 /// Restores the backup that `which` means and drops it again. Returns whether that was possible; an [`Event`] says why if
 /// not. A stop ends it.
@@ -35,7 +36,8 @@ fn attempt(job: &Job, which: &str) -> Result<()> {
     let started = Instant::now();
     let backup = job.store.find(which)?.backup;
     let databases = job.databases(connection, None)?;
-    let name = format!("pgkeep_drill_{:08x}", fastrand::u32(..));
+    leftovers::drop_dead_drills(&databases);
+    let name = format!("{DRILL}_{:08x}", fastrand::u32(..));
     let place = job.store.place(&backup);
     job.tell(&Event::DrillStarted {
         backup: backup.clone(),

@@ -5,6 +5,7 @@ pub mod backup;
 pub mod drill;
 mod event;
 pub mod fetch;
+pub mod leftovers;
 pub mod prune;
 mod recovery;
 pub mod restore;

@@ -27,7 +27,7 @@ const FORCE_SINCE: u32 = 13;
 /// A server and the right to make databases on it.
 pub struct Databases {
     /// Connected to another database than those that are worked on.
-    maintenance: Postgres,
+    pub(super) maintenance: Postgres,
     /// What the server says of itself.
     pub server: Server,
     /// The clients here.
@@ -53,7 +53,11 @@ impl Databases {
         for name in candidates.filter(|name| Some(*name) != but) {
             let maintenance = own.database(name);
             match maintenance.ask() {
-                Ok(server) => return Ok(Databases { maintenance, server, clients }),
+                Ok(server) => {
+                    // What a restore sets for its session must not stay for others.
+                    maintenance.refuse_shared_backends()?;
+                    return Ok(Databases { maintenance, server, clients });
+                }
                 Err(problem) => {
                     debug!("no maintenance database: {problem:#}");
                     failure.get_or_insert(problem);
@@ -200,7 +204,7 @@ impl Databases {
     }
 
     /// The same for statements that PostgreSQL runs in no transaction.
-    fn run(&self, script: &str) -> Result<String> {
+    pub(super) fn run(&self, script: &str) -> Result<String> {
         self.maintenance.run(&format!("{SESSION}{script}"))
     }
 }

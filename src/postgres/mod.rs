@@ -9,11 +9,14 @@ mod contents;
 mod databases;
 mod format;
 mod guard;
+mod leftovers;
+mod pooler;
 mod process;
 mod properties;
 mod rights;
 mod script;
 mod search_path;
+mod statements;
 
 use std::io::{Read, Write};
 use std::path::Path;
@@ -24,11 +27,13 @@ use anyhow::{anyhow, Context, Result};
 use log::{debug, Level};
 
 pub use self::clients::{Clients, Programs};
-pub use self::conninfo::Conninfo;
+pub use self::conninfo::{refuse_hidden_password, Conninfo};
 pub use self::contents::Table;
 pub use self::databases::{identifier, name_with, Databases, LONGEST_NAME};
 pub use self::format::Format;
 pub use self::guard::{explain, restricting, Guard};
+pub use self::leftovers::{Leftover, COMMENT, DRILL, UNFINISHED};
+pub use self::pooler::SHARED;
 pub use self::process::{is_broken_pipe, Process};
 pub use self::properties::Properties;
 pub use self::rights::Rights;
@@ -107,11 +112,12 @@ impl Postgres {
     /// # Errors
     /// psql's own words.
     pub fn ask(&self) -> Result<Server> {
-        const QUERY: &str = "BEGIN READ ONLY; SET LOCAL statement_timeout = 0; \
-             SELECT current_setting('server_version_num'), current_setting('server_version'), \
-                    pg_database_size(current_database()); COMMIT;";
+        const QUERY: &str =
+            "SELECT current_setting('server_version_num'), current_setting('server_version'), \
+             pg_database_size(current_database());";
         let database = self.connection.get("dbname").unwrap_or_default();
-        let answer = self.query(QUERY).with_context(|| format!("cannot reach database \"{database}\""))?;
+        let answer = self.query(QUERY).map_err(pooler::explain);
+        let answer = answer.with_context(|| format!("cannot reach database \"{database}\""))?;
         parse_server(&answer).ok_or_else(|| anyhow!("psql answered \"{answer}\" to: {QUERY}"))
     }
 

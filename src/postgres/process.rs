@@ -15,6 +15,7 @@ use rustix::io::retry_on_intr;
 use rustix::pipe::fcntl_setpipe_size;
 use rustix::process::{kill_process_group, waitid, Pid, Signal, WaitId, WaitIdOptions};
 
+use super::statements::Messages;
 use crate::base::secret::Redactor;
 use crate::base::shutdown::{Shutdown, Watched};
 
@@ -102,8 +103,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// Its process id.
-    pub fn id(&self) -> Pid {
+    /// Its process id, which is also its group's.
+    pub(super) fn id(&self) -> Pid {
         self.group
     }
 
@@ -170,6 +171,7 @@ pub fn is_broken_pipe(failure: &anyhow::Error) -> bool {
 /// Logs what a child says, line by line, and answers with the first and the last lines.
 fn relay_messages(name: &str, level: Level, mut messages: impl BufRead, redactor: &Redactor) -> Vec<String> {
     let (mut first, mut last, mut left_out) = (Vec::new(), VecDeque::new(), false);
+    let mut statements = Messages::of(name);
     let mut line = Vec::new();
     loop {
         line.clear();
@@ -181,11 +183,13 @@ fn relay_messages(name: &str, level: Level, mut messages: impl BufRead, redactor
             }
             Ok(_) => {}
         }
+        let text = redactor.clean(String::from_utf8_lossy(&line).trim_end());
+        let text = statements.next(&text).unwrap_or_default();
         if !line.ends_with(b"\n") {
             // The rest is dropped unseen: half a password at its beginning would not be recognised.
             let _ = messages.skip_until(b'\n');
+            statements.lost_track();
         }
-        let text = redactor.clean(String::from_utf8_lossy(&line).trim_end());
         let text: String = text.chars().take(SHOWN_OF_A_LINE).collect();
         if text.is_empty() {
             continue;
@@ -211,9 +215,13 @@ mod tests {
     #[test]
     fn messages_are_redacted_and_bounded_and_the_first_and_last_are_kept() {
         let redactor = Redactor::new([Secret::new("hush")]);
-        let text = format!("1\n2\n\n3 hush\n4\n{}\n6", "x".repeat(LONGEST_LINE as usize + 10));
+        let text = format!("1\n2\n\n3 hush\n4\n{}\n'lost'\ntest: 6", "x".repeat(LONGEST_LINE as usize + 10));
         let relay = |text: &str| relay_messages("test", Level::Debug, text.as_bytes(), &redactor);
-        assert_eq!(relay(&text), ["1", "2", "3 ***", "4", &"x".repeat(SHOWN_OF_A_LINE), "6"]);
-        assert_eq!(relay(&format!("{text}\n7\n8\n9\n")), ["1", "2", "3 ***", "4", "…", "6", "7", "8", "9"]);
+        assert_eq!(relay(&text), ["1", "2", "3 ***", "4", &"x".repeat(SHOWN_OF_A_LINE), "test: 6"]);
+        assert_eq!(
+            relay(&format!("{text}\n7\n8\n9\n")),
+            ["1", "2", "3 ***", "4", "…", "test: 6", "7", "8", "9"]
+        );
+        assert_eq!(relay("test: ALTER ROLE a PASSWORD 'b\nc'"), ["test: ALTER ROLE a PASSWORD ***"]);
     }
 }

@@ -32,6 +32,7 @@ fn all_is_well_and_nothing_is_left() {
     for what in [
         "configuration",
         "PostgreSQL",
+        "connection",
         "right to read",
         "row security",
         "temporary space",
@@ -47,6 +48,7 @@ fn all_is_well_and_nothing_is_left() {
         "retention",
         "newest backup",
         "drill",
+        "left-over databases",
     ] {
         assert!(line(&outcome, what).starts_with("ok "), "{}", outcome.stdout);
     }

@@ -1,6 +1,11 @@
 //! `pgkeep health`, the status file, and what the daemon does at its start.
 
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
 use chrono::{TimeDelta, Utc};
+use rustix::fs::{mknodat, FileType, Mode, CWD};
 use rustix::process::Signal;
 
 use crate::daemon::large;
@@ -126,4 +131,62 @@ fn a_directory_that_cannot_be_written_to_is_found_at_the_start() {
     let pgkeep = yearly(&server.database("nowhere"), &s3).with("BACKUP_TEMP_DIR", "/proc");
     let log = pgkeep.fail(&["run"]).log;
     assert!(log.contains("does BACKUP_TEMP_DIR name a directory for pgkeep?"), "{log}");
+}
+
+#[test]
+fn two_daemons_in_one_directory_tell_of_their_own_backups() {
+    let (server, s3, elsewhere) = (postgres::server(), s3::Server::start(), s3::Server::start());
+    let database = server.database("twin");
+    let one = yearly(&database, &s3).with("BACKUP_ON_START", "true");
+    let spool = one.spool.path().to_str().expect("UTF-8").to_owned();
+    // The same bucket's name at another endpoint; another path in the same bucket; another bucket.
+    let others = [
+        yearly(&database, &elsewhere),
+        yearly(&database, &s3).with("S3_PATH", "other"),
+        yearly(&database, &s3).with("S3_BUCKET", "nowhere"),
+    ];
+    let others = others.map(|other| other.with("BACKUP_TEMP_DIR", &spool));
+    let _running = one.start(&[]);
+    wait_for_health(&one, 0, "the newest backup is of");
+    for other in &others {
+        wait_for_health(other, 1, "the daemon is not running");
+    }
+    let mut running = others.each_ref().map(|other| other.start(&[]));
+    wait_for_health(&others[0], 0, "no backup yet");
+    wait_for_health(&others[1], 0, "no backup yet");
+    wait_for_health(&others[2], 1, "NoSuchBucket");
+    for other in &mut running {
+        other.signal(Signal::TERM);
+        assert_eq!(other.wait(), 0);
+    }
+    // It is still the first one's, and still there.
+    wait_for_health(&one, 0, "the newest backup is of");
+}
+
+#[test]
+fn what_others_put_in_the_status_files_place_is_not_read_and_is_replaced() {
+    let (server, s3) = (postgres::server(), s3::Server::start());
+    let pgkeep = yearly(&server.database("planted"), &s3);
+    let sentence = pgkeep.run(&["health"]).stdout;
+    let path = sentence.split_whitespace().find(|word| word.ends_with(".status.json:")).expect("its path");
+    let path = Path::new(path.trim_end_matches(':'));
+    let precious = pgkeep.spool.path().join("precious.status.json");
+    for kind in ["fifo", "link", "huge"] {
+        match kind {
+            "fifo" => mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a FIFO"),
+            "link" => {
+                fs::write(&precious, "precious").expect("a file");
+                symlink(&precious, path).expect("a link");
+            }
+            _ => fs::File::create(path).and_then(|file| file.set_len(1 << 40)).expect("a file"),
+        }
+        let outcome = pgkeep.run(&["health"]);
+        assert!(outcome.stdout.starts_with("unhealthy: the status file "), "{kind}: {}", outcome.stdout);
+        let mut running = pgkeep.start(&[]);
+        wait_for_health(&pgkeep, 0, "no backup yet");
+        assert!(fs::symlink_metadata(path).expect("the file").is_file(), "{kind}");
+        running.signal(Signal::TERM);
+        assert_eq!(running.wait(), 0);
+    }
+    assert_eq!(fs::read_to_string(&precious).expect("the link's target"), "precious");
 }

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 
 use crate::backup::assert_restores;
 use crate::support::pgkeep::Pgkeep;
-use crate::support::postgres::{self, HARD_PASSWORD, SHOP};
+use crate::support::postgres::{self, Server, HARD_PASSWORD, PASSWORD, SHOP};
 use crate::support::s3;
 
 #[test]
@@ -115,12 +115,23 @@ fn a_secret_is_nowhere_but_where_it_was_given() {
     for (name, value) in [
         ("POSTGRES_CONNECTION_STRING", format!("postgresql://canary:{}@host:port/x", secrets[0])),
         ("POSTGRES_CONNECTION_STRING", format!("host=h password='{}", secrets[0])),
+        // Not escaped, a piece of it would be a host, a database or a keyword; or all of it is in a part.
+        ("POSTGRES_CONNECTION_STRING", format!("postgresql://canary:12@{}@127.0.0.1/canary", secrets[0])),
+        ("POSTGRES_CONNECTION_STRING", format!("postgresql://canary:12/{}@127.0.0.1/canary", secrets[0])),
+        ("POSTGRES_CONNECTION_STRING", format!("postgresql://canary:12?{}=/@127.0.0.1/canary", secrets[0])),
+        ("POSTGRES_CONNECTION_STRING", format!("host=h password=12 {}=x", secrets[0])),
+        ("POSTGRES_CONNECTION_STRING", format!("dbname=postgresql://canary:{}@127.0.0.1/canary", secrets[0])),
+        ("POSTGRES_CONNECTION_STRING", format!("dbname='host=127.0.0.1 password={}'", secrets[0])),
+        ("BACKUP_DRILL_CONNECTION_STRING", format!("postgresql://canary:12/{}@127.0.0.1", secrets[0])),
         ("S3_URL", format!("https://key:{}@host", secrets[1])),
         ("S3_SECRET_KEY", format!("'{}'", secrets[1])),
         ("S3_CA", secrets[1].to_owned()),
     ] {
         run(&pgkeep.clone().with(name, &value), &["backup"], Some(2));
     }
+    let nested = format!("host=127.0.0.1 password={}", secrets[0]);
+    let by_libpq = pgkeep.clone().with("POSTGRES_CONNECTION_STRING", "host=127.0.0.1");
+    run(&by_libpq.with("PGDATABASE", &nested), &["backup"], Some(2));
     let mut daemon =
         pgkeep.clone().with("BACKUP_ON_START", "true").with("BACKUP_INTERVAL", "@yearly").start(&["run"]);
     daemon.wait_for_log("no backup at the start");
@@ -145,5 +156,52 @@ fn a_secret_is_nowhere_but_where_it_was_given() {
     }
     for (what, text) in said {
         assert!(!secrets.iter().any(|secret| text.contains(secret)), "a secret in {what}: {text}");
+    }
+}
+
+/// Passwords that are in the database, not pgkeep's own: a statement that fails is shown without them.
+#[test]
+fn a_statement_that_fails_is_shown_without_the_passwords_in_it() {
+    let (server, s3) = (postgres::server(), s3::Server::start());
+    let elsewhere = Server::start(postgres::bin());
+    elsewhere.psql("postgres", &format!("CREATE ROLE restorer LOGIN CREATEDB PASSWORD '{PASSWORD}'"));
+    let to =
+        elsewhere.connection("postgres").replace(&format!("password='{PASSWORD}' dbname='postgres'"), "");
+    let mapping = "CREATE ROLE far; CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w;
+        CREATE USER MAPPING FOR far SERVER s OPTIONS (\"user\" 'CANARY', password 'CANARY')";
+    let subscription = "CREATE SUBSCRIPTION s CONNECTION 'host=h password=CANARY' PUBLICATION p
+        WITH (connect = false, slot_name = NONE)";
+    // Nobody but a superuser may set this.
+    let function = "CREATE FUNCTION f() RETURNS text LANGUAGE sql SET log_statement = 'none'
+        AS $$ SELECT 'password=' || 'CANARY\n CANARY' $$";
+    let refused = "permission denied to set parameter \"log_statement\"";
+    for (what, sql, user, reason, shown) in [
+        (
+            "mapping",
+            mapping,
+            "postgres",
+            "role \"far\" does not exist",
+            "CREATE USER MAPPING FOR far SERVER s OPTIONS",
+        ),
+        (
+            "subscription",
+            subscription,
+            "restorer",
+            "create subscription",
+            "CREATE SUBSCRIPTION s CONNECTION ***",
+        ),
+        ("function", function, "restorer", refused, "CREATE FUNCTION public.f()"),
+    ] {
+        let database = server.database(what);
+        server.psql(&database, sql);
+        for format in ["plain", "custom"] {
+            let pgkeep =
+                Pgkeep::new(&database, &s3).with("BACKUP_FORMAT", format).with("PGPASSWORD", PASSWORD);
+            pgkeep.succeed(&["backup"]);
+            let to = to.replace("user=postgres", &format!("user={user}"));
+            let log = pgkeep.with("BACKUP_LOG_LEVEL", "debug").fail(&["restore", "latest", "--to", &to]).log;
+            assert!(log.contains(reason) && log.contains(shown), "{what}, {format}: {log}");
+            assert!(!log.contains("CANARY"), "{what}, {format}: {log}");
+        }
     }
 }

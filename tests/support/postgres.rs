@@ -52,8 +52,29 @@ pub fn server() -> &'static Server {
     SERVER.get_or_init(|| Server::start(bin()))
 }
 
+/// Has a shell wait until what is returned is dropped, or this process ends in any way; it then ends the server `id` by a
+/// signal and removes its directory.
+pub fn end_with_this_process(id: u32, signal: &str, directory: &Path) -> ChildStdin {
+    let mut watch = Command::new("sh")
+        .args([
+            "-c",
+            r#"cat >/dev/null; kill -"$1" "$2"; while kill -0 "$2"; do sleep 0.05; done; rm -rf "$3""#,
+            "sh",
+            signal,
+            &id.to_string(),
+        ])
+        .arg(directory)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .expect("sh");
+    watch.stdin.take().expect("its standard input")
+}
+
 /// PostgreSQL refuses to run as root: then it runs as `postgres`, which its package makes.
-fn user() -> Option<(u32, u32)> {
+pub fn user() -> Option<(u32, u32)> {
     let id = |what: &[&str]| {
         let output = Command::new("id").args(what).output().expect("id");
         String::from_utf8_lossy(&output.stdout).trim().parse::<u32>().ok()
@@ -115,22 +136,8 @@ impl Server {
             .spawn()
             .expect("postgres");
         // SIGQUIT is the immediate shutdown: nobody needs the data.
-        let mut watch = Command::new("sh")
-            .args([
-                "-c",
-                r#"cat >/dev/null; kill -QUIT "$1"; while kill -0 "$1"; do sleep 0.05; done; rm -rf "$2""#,
-                "sh",
-            ])
-            .arg(server.id().to_string())
-            .arg(&directory)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .expect("sh");
-        let server =
-            Server { port, bin: bin.to_owned(), _watch: watch.stdin.take().expect("its standard input") };
+        let watch = end_with_this_process(server.id(), "QUIT", &directory);
+        let server = Server { port, bin: bin.to_owned(), _watch: watch };
         wait_for("PostgreSQL to answer", || server.answers().then_some(()));
         server
     }

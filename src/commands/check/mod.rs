@@ -10,18 +10,20 @@ use super::{no_options, Command, Outcome, Row};
 use crate::base::units::{self, both_times};
 use crate::config::Config;
 use crate::dump::spool;
-use crate::jobs::{backup, prune, Job};
-use crate::postgres::{restricting, Format, Postgres, Rights, Server};
+use crate::jobs::{backup, leftovers, prune, Job};
+use crate::postgres::{restricting, Format, Leftover, Postgres, Rights, Server, SHARED};
 use crate::schedule::Interval;
 use crate::store::{self, Backup};
+
+const LEFT_OVER: &str = "left-over databases";
 
 pub(super) const ROW: Row = Row {
     name: "check",
     options: "",
     summary: "try now all that a backup needs; each line is ok or says what to do",
     details: "
-PostgreSQL and every right there, S3 and every right there, clocks, disk, schedule. What it puts into
-the bucket it deletes again. The exit status is 1 if anything would fail tonight.
+PostgreSQL and every right there, S3 and every right there, clocks, disk, schedule; a connection pooler
+that would harm others, and databases that were left behind. What it puts into the bucket it deletes again. The exit status is 1 if anything would fail tonight.
 ",
     parse: |parser| no_options(parser, Command::Check),
 };
@@ -34,17 +36,19 @@ pub(super) fn command(config: &Config, job: &Job) -> Outcome {
     for sentence in &config.warnings {
         report.line(Verdict::Warning, "configuration", sentence);
     }
-    let size = check_postgres(job, &mut report);
+    let mut found = None;
+    let size = check_postgres(job, &mut found, &mut report);
     check_disk(job, size, &mut report);
     let backups = s3::check(&job.store, &mut report);
     check_schedule(config.interval(), job, backups.as_deref(), Utc::now(), &mut report);
     check_pruning(job, backups.as_deref(), &mut report);
-    check_drill(job, &mut report);
+    check_drill(job, &mut found, &mut report);
+    check_leftovers(found.as_deref(), &mut report);
     Outcome::of(report.finish())
 }
 
 /// Returns the database's size in bytes.
-fn check_postgres(job: &Job, report: &mut Report) -> Option<u64> {
+fn check_postgres(job: &Job, found: &mut Option<Vec<Leftover>>, report: &mut Report) -> Option<u64> {
     let what = "PostgreSQL";
     let clients = match job.clients() {
         Ok(clients) => clients,
@@ -77,8 +81,26 @@ fn check_postgres(job: &Job, report: &mut Report) -> Option<u64> {
     if let (Format::Plain, Err(failure)) = (job.format, restricting(&clients)) {
         report.line(Verdict::Warning, "restore", format!("{failure:#}"));
     }
+    check_connection(&postgres, report);
     check_rights(&postgres, &server, report);
+    match Leftover::all(&postgres, Utc::now()) {
+        Ok(left) => *found = Some(left),
+        Err(failure) => report.line(Verdict::Skipped, LEFT_OVER, format!("{failure:#}")),
+    }
     Some(server.database_size)
+}
+
+/// Whether it leads to the server itself, or to a pooler that does no harm.
+fn check_connection(postgres: &Postgres, report: &mut Report) {
+    let what = "connection";
+    match postgres.shares_backends() {
+        Ok(false) => report.ok(what, "each session has a server process of its own"),
+        Ok(true) => report.line(Verdict::Failed, what, format!("{SHARED}; see POSTGRES_CONNECTION_STRING")),
+        Err(failure) => {
+            let text = format!("whether a pooler shares it with other clients is not known: {failure:#}");
+            report.line(Verdict::Warning, what, text);
+        }
+    }
 }
 
 fn check_rights(postgres: &Postgres, server: &Server, report: &mut Report) {
@@ -184,12 +206,13 @@ fn check_pruning(job: &Job, backups: Option<&[Backup]>, report: &mut Report) {
     }
 }
 
-fn check_drill(job: &Job, report: &mut Report) {
+fn check_drill(job: &Job, found: &mut Option<Vec<Leftover>>, report: &mut Report) {
     let Some(drill) = &job.drill else { return };
     let query = "SELECT rolsuper OR rolcreatedb FROM pg_roles WHERE rolname = current_user;";
-    let may = job.databases(drill, None).and_then(|of| Ok((of.query(query)?, of.server)));
+    let may = job.databases(drill, None).and_then(|of| Ok((of.query(query)?, of.leftovers()?, of.server)));
     match may {
-        Ok((may, Server { version, .. })) if may == "t" => {
+        Ok((may, left, Server { version, .. })) if may == "t" => {
+            leftovers::add(left, found.get_or_insert_default());
             report.ok("drill", format!("PostgreSQL {version}, databases can be made there"));
         }
         Ok(_) => report.line(
@@ -200,5 +223,15 @@ fn check_drill(job: &Job, report: &mut Report) {
         Err(failure) => {
             report.line(Verdict::Failed, "drill", format!("{failure:#}; see BACKUP_DRILL_CONNECTION_STRING"))
         }
+    }
+}
+
+/// Databases that drills and restores made and that nobody will drop, on both servers, if one was asked.
+fn check_leftovers(found: Option<&[Leftover]>, report: &mut Report) {
+    if found.is_some_and(<[Leftover]>::is_empty) {
+        report.ok(LEFT_OVER, "none");
+    }
+    for leftover in found.into_iter().flatten() {
+        report.line(Verdict::Warning, LEFT_OVER, leftover);
     }
 }

@@ -13,7 +13,8 @@ use crate::base::{logging, units};
 use crate::dump::spool;
 use crate::jobs::{fetch, Job};
 use crate::postgres::{
-    explain, is_broken_pipe, name_with, Databases, Format, Guard, Process, Properties, Table,
+    explain, is_broken_pipe, name_with, Databases, Format, Guard, Process, Properties, Table, COMMENT,
+    UNFINISHED,
 };
 use crate::store::Backup;
 
@@ -43,8 +44,8 @@ impl Restore<'_> {
     /// Makes a database that is to be `name` one day, and restores into it. If that fails, it is dropped again.
     pub fn whole(&self, name: &str) -> Result<Whole> {
         // Its name says that it is not whole, should the machine go down meanwhile.
-        let database = name_with(name, "unfinished", Utc::now());
-        let comment = format!("pgkeep: an unfinished restore of {}", self.job.store.place(self.backup));
+        let database = name_with(name, UNFINISHED, Utc::now());
+        let comment = format!("{COMMENT} {}", self.job.store.place(self.backup));
         let made = self.databases.create(&database, self.properties.as_ref(), &comment);
         let filled = made.and_then(|()| self.fill(&database));
         filled.inspect_err(|_| self.drop(&database)).map(|tables| Whole { database, tables })

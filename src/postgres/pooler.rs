@@ -1,0 +1,177 @@
+//! Whether a connection leads to a pooler that lends one server process (backend) to many clients in turn, as
+//! PgBouncer does in transaction and statement mode.
+//!
+//! Through such a pooler a backup is harm: pg_dump sets an empty search_path for its session, and the next client of
+//! that backend finds no table any more. In session mode, or without a pooler, a backend is one client's until that
+//! client goes.
+//!
+//! The proof is two sessions that are open at the same time: if both are served by one backend, or if one session moves
+//! from one backend to another, backends are shared. That a backend is older than the session would only be a sign, which
+//! session mode gives too, and which a pool that has just begun does not give.
+
+use std::collections::HashSet;
+use std::io::{self, Read, Write};
+use std::process::Stdio;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{bail, ensure, Context, Error, Result};
+use log::{debug, Level};
+use rustix::process::{kill_process_group, Pid, Signal};
+
+use super::{Postgres, Process};
+
+/// Why it is refused, and what to do.
+pub const SHARED: &str = "the connection leads to a pooler that lends one server connection to many clients in turn \
+     (transaction or statement mode): what pg_dump and restores set, above all an empty search_path, would stay there and break the \
+     applications; connect to the server itself, whose port usually is 5432, or to a pool in session mode";
+/// One statement, and so one transaction: harmless on a shared backend, and possible in statement mode. Process ids come
+/// again, and servers behind one address may have the same ones, so times tell backends and servers apart.
+const QUERY: &[u8] = b"SELECT pg_catalog.pg_backend_pid(), \
+     (SELECT backend_start FROM pg_catalog.pg_stat_activity WHERE pid = pg_catalog.pg_backend_pid()), \
+     pg_catalog.pg_postmaster_start_time();\n";
+/// Other clients may borrow backends between the questions.
+const ROUNDS: usize = 4;
+/// In a pool of one backend in session mode, the second session waits for the end of the first.
+const LIMIT: Duration = Duration::from_secs(10);
+/// More than an answer has.
+const LONGEST_ANSWER: usize = 1000;
+
+impl Postgres {
+    /// Whether other clients use the same backends as this connection, in turn with it.
+    ///
+    /// # Errors
+    /// If that cannot be found out, because there cannot be two sessions.
+    pub fn shares_backends(&self) -> Result<bool> {
+        let (mut one, mut other) = (self.session()?, self.session()?);
+        let groups = [one.0.id(), other.0.id()];
+        let (asked, too_late) = within(LIMIT, groups, || ask(&mut one, &mut other))?;
+        // In order: one that is killed is an error in the server's log.
+        let ended = one.0.finish().and(other.0.finish());
+        ensure!(!too_late, "of two sessions, one got no answer in {} s", LIMIT.as_secs());
+        // One that ended by itself knows why.
+        ended.context("there cannot be two sessions at a time")?;
+        let (ones, others) = asked?;
+        debug!("two sessions were served by the backends {ones:?} and {others:?}");
+        Ok(are_shared(&ones, &others))
+    }
+
+    fn session(&self) -> Result<Session> {
+        let mut command = self.psql(&self.psql);
+        command.args(["-A", "-t"]);
+        Ok(Session(self.start("psql", Level::Debug, command, Stdio::piped())?))
+    }
+
+    /// Refuses a pooler that shares backends. If that cannot be found out, there is no reason not to back up.
+    ///
+    /// # Errors
+    /// [`SHARED`].
+    pub fn refuse_shared_backends(&self) -> Result<()> {
+        match self.shares_backends() {
+            Ok(true) => bail!(SHARED),
+            Ok(false) => Ok(()),
+            Err(failure) => {
+                debug!("whether a pooler shares backends is not known: {failure:#}");
+                Ok(())
+            }
+        }
+    }
+}
+
+/// In statement mode PgBouncer refuses transactions, and so pgkeep's first question already.
+pub(super) fn explain(failure: Error) -> Error {
+    match format!("{failure:#}").contains("statement pooling mode") {
+        true => failure.context(SHARED),
+        false => failure,
+    }
+}
+
+/// A psql that stays connected between its statements, in no transaction.
+struct Session(Process);
+
+impl Session {
+    /// What serves the session now: process, its start, the server's start.
+    fn backend(&mut self) -> Result<String> {
+        let mut answer = Vec::new();
+        let asked = self.0.input().write_all(QUERY);
+        while asked.is_ok() && !answer.ends_with(b"\n") && answer.len() < LONGEST_ANSWER {
+            let mut piece = [0; LONGEST_ANSWER];
+            match self.0.output().read(&mut piece)? {
+                0 => break,
+                read => answer.extend_from_slice(&piece[..read]),
+            }
+        }
+        match String::from_utf8(answer) {
+            Ok(answer) if answer.ends_with('\n') => Ok(answer.trim_end().to_owned()),
+            _ => bail!("psql does not say what serves it"),
+        }
+    }
+}
+
+/// The second session is asked twice in succession: of two backends that are lent in rotation, each session would otherwise
+/// always get the same one.
+fn ask(one: &mut Session, other: &mut Session) -> Result<(Vec<String>, Vec<String>)> {
+    let (mut ones, mut others) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        ones.push(one.backend()?);
+        others.push(other.backend()?);
+        others.push(other.backend()?);
+    }
+    Ok((ones, others))
+}
+
+/// Whether what served two sessions (`process|its start|its server's start`) shows that backends are shared.
+fn are_shared(ones: &[String], others: &[String]) -> bool {
+    let ones: HashSet<&String> = ones.iter().collect();
+    let others: HashSet<&String> = others.iter().collect();
+    // A pooler may also send each question to another server, and yet give each session a backend of its own there.
+    let moved = |backends: &HashSet<&String>| {
+        let servers: HashSet<Option<&str>> =
+            backends.iter().map(|backend| backend.rsplit('|').next()).collect();
+        servers.len() < backends.len()
+    };
+    !ones.is_disjoint(&others) || moved(&ones) || moved(&others)
+}
+
+/// Does something with two children, which are ended after `limit`. Returns its result, and whether they were.
+fn within<T>(limit: Duration, groups: [Pid; 2], work: impl FnOnce() -> T) -> io::Result<(T, bool)> {
+    let (busy, done) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        let watch = thread::Builder::new().spawn_scoped(scope, move || {
+            let too_late = done.recv_timeout(limit) == Err(RecvTimeoutError::Timeout);
+            if too_late {
+                for group in groups {
+                    let _ = kill_process_group(group, Signal::TERM);
+                }
+            }
+            too_late
+        })?;
+        let result = work();
+        drop(busy);
+        Ok((result, watch.join().unwrap_or_default()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_backend_for_two_sessions_or_two_for_one_are_shared() {
+        let shared = |ones: &[&str], others: &[&str]| {
+            let [ones, others] =
+                [ones, others].map(|of| of.iter().map(|of| (*of).to_owned()).collect::<Vec<_>>());
+            are_shared(&ones, &others)
+        };
+        let (a, b, c) = ("7|10:00|9:00", "8|10:00|9:00", "9|11:00|9:00");
+        assert!(!shared(&[a, a], &[b, b, b]));
+        assert!(shared(&[a, a], &[a, a]));
+        assert!(shared(&[a, b], &[b, a]));
+        assert!(shared(&[a, a], &[b, c]), "the other one moved");
+        assert!(shared(&[a, b], &[c, c]));
+        // A process id that comes again, and another server's.
+        assert!(!shared(&[a, a], &["7|10:05|9:00", "7|10:05|9:00"]));
+        assert!(!shared(&[a, "7|10:00|8:00"], &[b, "8|10:00|8:00"]));
+    }
+}
