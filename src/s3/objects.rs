@@ -1,87 +1,48 @@
-//! Single objects: stored, looked at, listed, deleted.
+//! Single objects: looked at, deleted.
 
-use rusty_s3::actions::ListObjectsV2;
 use ureq::http::header::CONTENT_LENGTH;
+use ureq::http::HeaderMap;
 
-use super::request::{describe, Body};
-use super::{Client, Fault, Metadata, Part, Result};
+use super::limits::Limit;
+use super::request::Body;
+use super::{Client, Fault, Result};
 
-/// An object of the bucket, as a listing shows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Object {
-    /// The key.
-    pub key: String,
+/// What HEAD tells of an object.
+#[derive(Clone, Debug)]
+pub struct Head {
     /// Bytes.
     pub size: u64,
+    pub(super) headers: HeaderMap,
+}
+
+impl Head {
+    /// A value of its metadata.
+    pub fn metadata(&self, name: &str) -> Option<&str> {
+        self.headers.get(format!("x-amz-meta-{name}"))?.to_str().ok()
+    }
 }
 
 impl Client {
-    /// Stores an object of a single part, replacing one of the same key.
-    ///
-    /// # Errors
-    /// S3's refusal, or a wrong checksum of what arrived.
-    pub fn put_object(&self, key: &str, part: &Part, metadata: &Metadata) -> Result<()> {
-        let action = || {
-            let mut action = self.bucket.put_object(Some(&self.credentials), key);
-            describe(&mut action, metadata);
-            action
-        };
-        self.retry(|| {
-            let answer = self.send("PutObject", key, action(), &Body::Part(part))?;
-            self.check_etag("PutObject", key, part, &answer.headers).map(drop)
-        })
-    }
-
-    /// The size of an object in bytes, or `None` where there is none.
+    /// Looks at an object; `None` if there is none.
     ///
     /// # Errors
     /// S3's refusal.
-    pub fn head_object(&self, key: &str) -> Result<Option<u64>> {
-        let action = || self.bucket.head_object(Some(&self.credentials), key);
-        let answer = self.retry(|| self.send("HeadObject", key, action(), &Body::None));
-        match answer {
-            Ok(answer) => {
-                match answer.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok()) {
-                    Some(size) => Ok(Some(size)),
-                    None => Err(self.error("HeadObject", key, Fault::unreadable("it has no Content-Length"))),
-                }
-            }
-            Err(error) if error.is_not_found() => Ok(None),
-            Err(error) => Err(error),
-        }
+    pub fn head_object(&self, key: &str) -> Result<Option<Head>> {
+        self.retry_small(|limit| self.head_once(limit, key))
     }
 
-    /// All objects whose key begins with `prefix`, in the order of their keys, however many there are.
-    ///
-    /// # Errors
-    /// S3's refusal, or an answer that is not a listing.
-    pub fn list_objects(&self, prefix: &str) -> Result<Vec<Object>> {
-        let mut objects = Vec::new();
-        let mut token: Option<String> = None;
-        loop {
-            let page = self.retry(|| {
-                let mut action = self.bucket.list_objects_v2(Some(&self.credentials));
-                action.with_prefix(prefix);
-                if let Some(token) = &token {
-                    action.with_continuation_token(token.as_str());
-                }
-                let answer = self.send("ListObjectsV2", prefix, action, &Body::None)?;
-                ListObjectsV2::parse_response(&answer.body).map_err(|problem| {
-                    self.error("ListObjectsV2", prefix, Fault::unreadable(&problem.to_string()))
-                })
-            })?;
-            for object in page.contents {
-                objects.push(Object { key: object.key, size: object.size.unwrap_or(0) });
-            }
-            match page.next_continuation_token {
-                // A server that answers with the same page for ever.
-                Some(next) if token.as_ref() == Some(&next) => {
-                    let fault = Fault::unreadable("the next page's token is this page's");
-                    return Err(self.error("ListObjectsV2", prefix, fault));
-                }
-                Some(next) => token = Some(next),
-                None => return Ok(objects),
-            }
+    /// The same with a single try.
+    pub(super) fn head_once(&self, limit: Limit, key: &str) -> Result<Option<Head>> {
+        let name = "HeadObject";
+        let action = self.bucket.head_object(Some(&self.credentials), key);
+        let answer = match self.send(limit, name, key, action, &Body::None) {
+            Err(error) if error.is_not_found() => return Ok(None),
+            answer => answer?,
+        };
+        let size = answer.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        match size {
+            Some(size) => Ok(Some(Head { size, headers: answer.headers })),
+            None => Err(self.error(name, key, Fault::unreadable("it has no Content-Length"))),
         }
     }
 
@@ -91,7 +52,7 @@ impl Client {
     /// S3's refusal.
     pub fn delete_object(&self, key: &str) -> Result<()> {
         let action = || self.bucket.delete_object(Some(&self.credentials), key);
-        let deleted = self.retry(|| self.send("DeleteObject", key, action(), &Body::None));
+        let deleted = self.retry_small(|limit| self.send(limit, "DeleteObject", key, action(), &Body::None));
         match deleted {
             Err(error) if !error.is_not_found() => Err(error),
             _ => Ok(()),
