@@ -5,11 +5,12 @@
 //! run that made it. So a run looks before it makes its object, asks the store to make it only if there is none, and
 //! looks again: success is an object of this run. Nothing is deleted that does not carry this run's id.
 //!
-//! Of two runs at a store that ignores the precondition, the later one replaces the earlier one's object if both looked
-//! before either made its own. The earlier one sees that if its second look comes after it, and so it does if looking and
-//! making take both about as long.
+//! At a store that ignores the precondition, the later of two runs replaces the earlier one's object if it looked before
+//! that appeared. The earlier one has to look again after that. Both make an object of the same database, and so take
+//! about as long: before a run looks again, it waits as long as it took from its look to its object.
 
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail, Context};
 use log::{debug, warn};
@@ -21,6 +22,9 @@ use super::{Client, Head, Metadata, Part, Result, S3Error};
 
 /// The name of a run's id in its objects' metadata.
 const RUN_ID: &str = "run-id";
+
+/// A run waits no longer than this before it looks again.
+const LONGEST_SETTLING: Duration = Duration::from_secs(30);
 
 /// A key, and the run that is to make its object.
 #[derive(Clone, Debug, Default)]
@@ -122,6 +126,7 @@ impl Client {
         wanted: Wanted<'_>,
         send: impl Fn(Limit, bool) -> Result<()>,
     ) -> Result<Option<Made>> {
+        let started = Instant::now();
         let look = || self.head_once(self.limits.small().within(limit), &wanted.claim.key);
         // What is there of this run and not as it was sent, is replaced.
         let only_new = match look()? {
@@ -132,19 +137,20 @@ impl Client {
         };
         let conditional = only_new && !self.without_conditions.load(Ordering::Relaxed);
         match send(limit, conditional) {
-            Ok(()) => Ok(None),
+            Ok(()) => {}
             Err(refused) if refused.is_taken() => {
                 let whole = look()?.is_some_and(|found| self.is_whole(wanted, &found));
-                Ok(Some(if whole { Made::Whole } else { Made::Taken }))
+                return Ok(Some(if whole { Made::Whole } else { Made::Taken }));
             }
             Err(refused) if conditional && refused.may_be_of_a_header() => {
                 send(limit, false)?;
                 debug!("this store knows no preconditions: {refused}");
                 self.without_conditions.store(true, Ordering::Relaxed);
-                Ok(None)
             }
-            Err(failure) => Err(failure),
+            Err(failure) => return Err(failure),
         }
+        self.shutdown.sleep_unless_forced(started.elapsed().min(LONGEST_SETTLING));
+        Ok(None)
     }
 
     /// What the store has acknowledged has to be there.

@@ -10,20 +10,18 @@ use crate::support::s3::{self, Fault, Preconditions};
 const WAY: Duration = Duration::from_millis(60);
 const OTHER: &str = "another pgkeep backs up this database to the same place";
 
-/// Pairs of backups, started at once. Each that succeeded has a whole object of its own, and there is no other; how
-/// many met the other one, and how many failed.
-fn pairs(rounds: u32, preconditions: Preconditions, content: &str) -> (usize, usize) {
-    let (server, s3) = (postgres::server(), s3::Server::with_preconditions(preconditions));
+/// Pairs of backups, started at once, each pair with faults of its own. Each backup that succeeded has a whole object of
+/// its own, and there is no other; how many met the other one, and how many failed.
+fn pairs(rounds: u32, s3: &s3::Server, content: &str, faults: impl Fn()) -> (usize, usize) {
+    let server = postgres::server();
     let database = server.database("two");
     server.psql(&database, content);
-    let pgkeep = Pgkeep::new(&database, &s3);
+    let pgkeep = Pgkeep::new(&database, s3);
     let (mut met, mut failed) = (0, 0);
     for _ in 0..rounds {
-        s3.fail(u32::MAX, "", "", Fault::Hold(WAY));
-        let mut logs = Vec::new();
-        let mut runs = [pgkeep.start(&["backup"]), pgkeep.start(&["backup"])];
-        let mut keys = Vec::new();
-        for run in &mut runs {
+        faults();
+        let (mut keys, mut logs) = (Vec::new(), Vec::new());
+        for mut run in [pgkeep.start(&["backup"]), pgkeep.start(&["backup"])] {
             let status = run.wait();
             let log = run.log();
             met += usize::from(log.contains(OTHER));
@@ -52,7 +50,8 @@ fn pairs(rounds: u32, preconditions: Preconditions, content: &str) -> (usize, us
 #[test]
 fn two_backups_of_one_part_get_a_name_each() {
     for preconditions in [Preconditions::Honoured, Preconditions::Ignored] {
-        let (met, failed) = pairs(8, preconditions, SHOP);
+        let s3 = s3::Server::with_preconditions(preconditions);
+        let (met, failed) = pairs(8, &s3, SHOP, || s3.fail(u32::MAX, "", "", Fault::Hold(WAY)));
         assert!(met > 0 && failed == 0, "{preconditions:?}: {met} met, {failed} failed");
     }
 }
@@ -60,8 +59,22 @@ fn two_backups_of_one_part_get_a_name_each() {
 #[test]
 fn of_two_backups_of_several_parts_one_keeps_the_name_and_the_other_says_so() {
     for preconditions in [Preconditions::Honoured, Preconditions::Ignored] {
-        let (met, failed) = pairs(4, preconditions, &noise(34));
+        let s3 = s3::Server::with_preconditions(preconditions);
+        let (met, failed) = pairs(4, &s3, &noise(34), || s3.fail(u32::MAX, "", "", Fault::Hold(WAY)));
         assert!(met == failed && failed > 0, "{preconditions:?}: {met} met, {failed} failed");
+    }
+}
+
+#[test]
+fn a_backup_that_another_one_replaces_while_it_seems_done_is_no_success() {
+    for (content, method, part) in [(SHOP, "PUT", ""), (&noise(34), "POST", "uploadId=")] {
+        let s3 = s3::Server::with_preconditions(Preconditions::Ignored);
+        let (met, _) = pairs(3, &s3, content, || {
+            // One is a second behind the other, and does not see the object that takes three.
+            s3.fail(1, "GET", "list-type=2", Fault::Hold(Duration::from_secs(1)));
+            s3.fail(2, method, part, Fault::Hold(Duration::from_secs(3)));
+        });
+        assert!(met > 0, "{method}");
     }
 }
 
