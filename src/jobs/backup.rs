@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{anyhow, bail, Context, Error, Result};
-use chrono::Utc;
+use anyhow::{bail, Context, Error, Result};
+use chrono::{TimeDelta, Utc};
 use log::warn;
 
 use super::{prune, recovery, survive, Event, Job};
@@ -20,11 +20,13 @@ use crate::dump::gzip::Gzip;
 use crate::dump::proof::Witness;
 use crate::dump::spool::{self, Spool};
 use crate::postgres::{is_broken_pipe, Postgres, Process, Programs, Server};
-use crate::s3::{self, Client, Metadata, Part, Upload};
-use crate::store::{self, Backup};
+use crate::s3::{self, Claim, Made, Metadata, Part, Upload};
+use crate::store::{self, Backup, Store};
 
 /// A backup is usually at most a quarter of its database's size.
 const USUAL_RATIO: u64 = 4;
+/// A backup whose name another pgkeep takes is given another one, so many times.
+const MOST_NAMES: usize = 10;
 
 /// The object's metadata that says how the database itself was made: encoding, locale, owner, grants, settings.
 pub(super) const DATABASE_PROPERTIES: &str = "database-properties";
@@ -59,13 +61,12 @@ fn attempt(job: &Job) -> Result<Backup> {
     let programs = clients.for_server(&server)?;
     let store = &job.store;
     let time = store.free_time(Utc::now()).context("cannot look into the bucket")?;
-    let mut backup = Backup { key: store.key(time, job.format), time, format: job.format, size: 0 };
-    let place = store.place(&backup);
+    let begun = Backup { key: store.key(time, job.format), time, format: job.format, size: 0 };
     job.tell(&Event::BackupStarted {
         database: job.database.clone(),
         server: server.clone(),
         client: programs.clone(),
-        place: place.clone(),
+        place: store.place(&begun),
     });
     store.sweep(Utc::now());
     warn_of_full_disk(job, server.database_size);
@@ -74,14 +75,13 @@ fn attempt(job: &Job) -> Result<Backup> {
     let shown = Arc::clone(&progress);
     let reporter = progress::report(move |elapsed| shown.line(elapsed))?;
     let run = Run { job, postgres: &postgres, programs, progress: &progress };
-    backup.size = run.dump_and_upload(&server, &backup.key)?;
+    let backup = run.dump_and_upload(&server, begun)?;
     drop(reporter);
-    compare_size(&store.client, &backup)?;
 
     let took = started.elapsed();
     job.tell(&Event::BackupSucceeded {
         database: job.database.clone(),
-        place,
+        place: store.place(&backup),
         dumped: progress.dumped.load(Ordering::Relaxed),
         took,
         pruning: prune::after_backup(job, &backup),
@@ -100,15 +100,15 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Everything up to the object's appearance; returns its size in bytes.
-    fn dump_and_upload(&self, server: &Server, key: &str) -> Result<u64> {
+    /// Everything up to the object's appearance; returns the backup with its size.
+    fn dump_and_upload(&self, server: &Server, mut backup: Backup) -> Result<Backup> {
         let Run { job, progress, .. } = self;
-        let metadata = self.metadata(server)?;
+        let (claim, metadata) = (Claim::new(&backup.key), self.metadata(server)?);
         let acknowledged = Arc::clone(&progress.uploaded);
         let upload = Upload::start(
             &job.store.client,
-            key,
-            metadata,
+            &claim,
+            metadata.clone(),
             job.upload_concurrency,
             acknowledged,
             &job.shutdown,
@@ -125,11 +125,18 @@ impl Run<'_> {
             });
         match whole {
             Ok((last, size)) => {
-                let dumped = progress.dumped.load(Ordering::Relaxed);
-                upload
-                    .commit(last, ("dumped-bytes", dumped.to_string()))
-                    .context("cannot upload the backup")?;
-                Ok(size)
+                backup.size = size;
+                let uploaded = if last.number == 1 {
+                    // No upload has begun.
+                    upload.abort();
+                    self.put(&last, &claim, metadata, backup)
+                } else {
+                    upload.commit(last).and_then(|made| match made {
+                        Made::Whole => Ok(backup),
+                        Made::Taken => bail!("{}", is_taken(&job.store, &backup)),
+                    })
+                };
+                uploaded.context("cannot upload the backup")
             }
             Err(failure) => match (upload.abort(), job.shutdown.forced()) {
                 // The dump failed because the upload had: that is the cause.
@@ -139,6 +146,30 @@ impl Run<'_> {
                 _ => Err(failure),
             },
         }
+    }
+
+    /// Stores a backup of a single part. If another pgkeep has taken its name meanwhile, it gets the next free second.
+    fn put(&self, part: &Part, claim: &Claim, mut metadata: Metadata, mut backup: Backup) -> Result<Backup> {
+        let Run { job, progress, .. } = self;
+        let store = &job.store;
+        // S3 takes metadata at the beginning only: a backup of several parts does not have this.
+        metadata.push(("dumped-bytes", progress.dumped.load(Ordering::Relaxed).to_string()));
+        for _ in 0..MOST_NAMES {
+            match store.client.put_new(&claim.at(&backup.key), part, &metadata)? {
+                Made::Whole => {
+                    progress.uploaded.store(part.length, Ordering::Relaxed);
+                    return Ok(backup);
+                }
+                Made::Taken => warn!("{}; this one gets the next free second", is_taken(store, &backup)),
+            }
+            backup.time = store
+                .free_time(backup.time + TimeDelta::seconds(1))
+                .context("cannot look into the bucket")?;
+            backup.key = store.key(backup.time, backup.format);
+        }
+        bail!(
+            "{MOST_NAMES} names in a row were taken: another pgkeep backs up this database to the same place"
+        )
     }
 
     /// What the object says about itself, beside its name.
@@ -203,6 +234,14 @@ impl Progress {
     }
 }
 
+/// Why a backup did not get its name.
+fn is_taken(store: &Store, backup: &Backup) -> String {
+    let place = store.place(backup);
+    format!(
+        "another pgkeep backs up this database to the same place: {place} is there, and is not of this run"
+    )
+}
+
 /// What a backup of a database of this size may take, both in bytes.
 pub fn usual_size(database_size: u64) -> u64 {
     database_size / USUAL_RATIO
@@ -250,22 +289,4 @@ fn explain_dump(failure: Error, job: &Job) -> Error {
         ));
     }
     failure
-}
-
-/// What the bucket holds now must have the size that was sent. Otherwise it does not deserve its name.
-fn compare_size(client: &Client, backup: &Backup) -> Result<()> {
-    let (key, sent) = (&backup.key, backup.size);
-    match client.head_object(key).context("cannot look at the uploaded backup")? {
-        Some(found) if found.size == sent => Ok(()),
-        Some(found) => {
-            let wrong = anyhow!("S3 stored {} bytes of {} instead of {sent}", found.size, client.place(key));
-            match client.delete_object(key) {
-                Ok(()) => Err(wrong.context("the upload went wrong, and was deleted again")),
-                Err(error) => {
-                    Err(wrong.context(format!("the upload went wrong and could not be deleted ({error})")))
-                }
-            }
-        }
-        None => bail!("S3 acknowledged the upload of {}, but does not have it", client.place(key)),
-    }
 }

@@ -1,9 +1,21 @@
 //! What S3 or the way to it said no with.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
+use super::xml;
 use crate::base::retry::Retryable;
+use crate::base::secret::{Redactor, MASK};
+
+/// Characters of a text from outside that are shown: S3's own messages have fewer.
+const LONGEST_TEXT: usize = 1_000;
+/// Bytes of S3's longest error code, and more.
+const LONGEST_CODE: usize = 60;
+/// Hexadecimal digits of a signature.
+const SIGNATURE: usize = 64;
+/// No name of a signed parameter is longer.
+const LONGEST_NAME: usize = 40;
 
 /// A failed request: which operation on which object, and S3's own words where it answered.
 #[derive(Debug)]
@@ -52,6 +64,27 @@ impl S3Error {
     pub(super) fn of_part(mut self, number: u32) -> Self {
         self.place = format!("{number} of {}", self.place);
         self
+    }
+
+    /// No other try: there is no time for it.
+    pub(super) fn for_good(mut self) -> Self {
+        if let Fault::Unanswered { transient, .. } = &mut self.fault {
+            *transient = false;
+        }
+        self
+    }
+
+    /// Whether S3 did not replace an object, because it was asked not to
+    /// (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html>).
+    pub(super) fn is_taken(&self) -> bool {
+        matches!(self.fault, Fault::Refused { status: 412, .. })
+            || matches!(self.code(), Some("PreconditionFailed" | "ConditionalRequestConflict"))
+    }
+
+    /// Whether the store may have refused a header that it does not know, or that was lost on the way.
+    pub(super) fn may_be_of_a_header(&self) -> bool {
+        matches!(self.fault, Fault::Refused { status: 400 | 501, .. } if !self.is_transient())
+            || self.code() == Some("SignatureDoesNotMatch")
     }
 
     /// Whether the object (or upload) is not there.
@@ -116,11 +149,29 @@ impl Fault {
                     "the credentials may not do this (the answer to a HEAD request says no more)".into()
                 }
                 (_, "") => "the answer says no more".into(),
-                _ => format!("the answer is not S3's: {}", said.chars().take(200).collect::<String>()),
+                _ => format!("the answer is not S3's: {}", cut(said, 200)),
             };
             (meaning.unwrap_or("Error").replace(' ', ""), message)
         });
         Fault::Refused { status, code, message, retry_after }
+    }
+
+    /// The same without secrets, and no longer than a log line may be.
+    pub(super) fn presentable(mut self, redactor: &Redactor) -> Self {
+        let tidy = |text: &mut String| *text = cut(&mask_signatures(&redactor.clean(text)), LONGEST_TEXT);
+        match &mut self {
+            Fault::Refused { code, message, .. } => {
+                tidy(message);
+                // A code decides what is done, and so stays as it is.
+                let is_code =
+                    code.len() <= LONGEST_CODE && code.bytes().all(|byte| byte.is_ascii_alphanumeric());
+                if !is_code {
+                    tidy(code);
+                }
+            }
+            Fault::Unanswered { reason, .. } => tidy(reason),
+        }
+        self
     }
 
     pub(super) fn unreadable(what: &str) -> Self {
@@ -130,14 +181,11 @@ impl Fault {
 
 /// Code and message of an `<Error>` document, whatever its namespace.
 pub(super) fn error_document(body: &str) -> Option<(String, String)> {
-    let document = roxmltree::Document::parse(body).ok()?;
-    let root = document.root_element();
-    let error = root.descendants().find(|node| node.tag_name().name() == "Error")?;
-    let text = |name: &str| {
-        let node = error.children().find(|node| node.tag_name().name() == name)?;
-        node.text().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned)
-    };
-    let mut message = text("Message").unwrap_or_else(|| "no message".into());
+    let root = xml::parse(body).ok()?;
+    // Some servers put it into an ErrorResponse.
+    let error = if root.name == "Error" { &root } else { root.all("Error").next()? };
+    let text = |name| error.text_of(name).map(str::trim).filter(|text| !text.is_empty());
+    let mut message = text("Message").unwrap_or("no message").to_owned();
     // A redirect names where the bucket is.
     if let Some(endpoint) = text("Endpoint") {
         message += &format!(" (endpoint {endpoint})");
@@ -145,7 +193,44 @@ pub(super) fn error_document(body: &str) -> Option<(String, String)> {
     if let Some(region) = text("Region") {
         message += &format!(" (region {region})");
     }
-    Some((text("Code")?, message))
+    Some((text("Code")?.to_owned(), message))
+}
+
+/// At most so many characters.
+fn cut(text: &str, longest: usize) -> String {
+    match text.char_indices().nth(longest) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// Masks the signed part of URLs: a proxy's error page repeats what it was asked for.
+fn mask_signatures(text: &str) -> String {
+    let separates = |c: char| c.is_whitespace() || "\"'<>".contains(c);
+    let words = text.split_inclusive(separates).map(|word| match signed_from(word.as_bytes()) {
+        Some(start) => {
+            let behind = &word[word.trim_end_matches(separates).len()..];
+            Cow::from(format!("{}{MASK}{behind}", &word[..start]))
+        }
+        None => Cow::from(word),
+    });
+    words.collect()
+}
+
+/// Where in a word the first signed parameter of a URL begins, or a signature by itself.
+fn signed_from(word: &[u8]) -> Option<usize> {
+    let mut digits = 0;
+    (0..word.len()).find_map(|at| {
+        digits = if word[at].is_ascii_hexdigit() { digits + 1 } else { 0 };
+        (digits == SIGNATURE).then(|| at + 1 - SIGNATURE).or(is_parameter(&word[at..]).then_some(at))
+    })
+}
+
+/// Whether this begins with `X-Amz-…=`; encoded once more, the sign behind the name is `%3D`.
+fn is_parameter(text: &[u8]) -> bool {
+    let mut behind = text.iter().take(LONGEST_NAME).skip_while(|c| c.is_ascii_alphanumeric() || **c == b'-');
+    text.get(..6).is_some_and(|name| name.eq_ignore_ascii_case(b"x-amz-"))
+        && matches!(behind.next(), Some(b'=' | b'%'))
 }
 
 #[cfg(test)]
@@ -178,6 +263,47 @@ mod tests {
     }
 
     #[test]
+    fn no_text_is_longer_than_a_log_line_may_be() {
+        let long = "é".repeat(500_000);
+        for body in [
+            format!("<Error><Code>{long}</Code><Message>{long}</Message><Region>{long}</Region></Error>"),
+            format!("<html>{long}"),
+        ] {
+            let fault = Fault::refused(400, None, &body).presentable(&Redactor::default());
+            let Fault::Refused { code, message, .. } = fault else { panic!("{fault:?}") };
+            assert!(code.chars().count() <= LONGEST_TEXT + 1 && message.chars().count() <= LONGEST_TEXT + 1);
+        }
+    }
+
+    #[test]
+    fn a_signed_url_that_is_quoted_loses_its_signature() {
+        let signature = "0123456789abcdef".repeat(4);
+        let credential = "AKIA%2F20261123%2Fus-east-1%2Fs3%2Faws4_request";
+        let query = format!(
+            "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential={credential}&X-Amz-Signature={signature}"
+        );
+        let encoded = query.replace('%', "%25").replace('=', "%3D").replace('&', "%26");
+        for (text, shown) in [
+            (
+                format!("<a href=\"http://s3/b/k?partNumber=1&{query}\">no</a>"),
+                "<a href=\"http://s3/b/k?partNumber=1&***\">no</a>",
+            ),
+            (format!("GET /b/k?{} HTTP/1.1", query.replace('&', "&amp;")), "GET /b/k?*** HTTP/1.1"),
+            (format!("to=http%3A%2F%2Fs3%3F{encoded} é"), "to=http%3A%2F%2Fs3%3F*** é"),
+            (query.to_lowercase(), "***"),
+            (format!("{{\"X-Amz-Signature\":\"{signature}\"}}"), "{\"X-Amz-Signature\":\"***\"}"),
+            ("Missing header: x-amz-content-sha256".into(), "Missing header: x-amz-content-sha256"),
+        ] {
+            assert_eq!(mask_signatures(&text), shown);
+        }
+        let key = Redactor::new([crate::base::secret::Secret::new("AKIA")]);
+        let fault =
+            Fault::refused(403, None, "<Error><Code>No</Code><Message>AKIA may not</Message></Error>");
+        let Fault::Refused { message, .. } = fault.presentable(&key) else { panic!() };
+        assert_eq!(message, "*** may not");
+    }
+
+    #[test]
     fn only_what_can_change_is_tried_again() {
         let code = |code: &str| format!("<Error><Code>{code}</Code></Error>");
         for (status, body, transient) in [
@@ -193,6 +319,9 @@ mod tests {
             (400, code("RequestTimeout"), true),
             (400, code("BadDigest"), true),
             (501, code("NotImplemented"), false),
+            (409, code("OperationAborted"), true),
+            (412, code("PreconditionFailed"), false),
+            (409, code("ConditionalRequestConflict"), false),
             (403, code("SignatureDoesNotMatch"), false),
             (404, code("NoSuchUpload"), false),
             (400, code("EntityTooSmall"), false),
@@ -211,8 +340,9 @@ mod tests {
             "<html><body>Bad gateway",
         ];
         crate::base::fuzz::feed(&seeds, |body| {
-            let text = refused(503, body).to_string();
-            assert!(text.starts_with("PutObject s3://b/k: ") && text.len() < 100_000, "{}", text.len());
+            let fault = Fault::refused(503, None, body).presentable(&Redactor::default());
+            let text = S3Error { operation: "PutObject", place: "s3://b/k".into(), fault }.to_string();
+            assert!(text.starts_with("PutObject s3://b/k: ") && text.len() < 10_000, "{}", text.len());
         });
     }
 }

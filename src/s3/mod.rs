@@ -5,14 +5,19 @@
 
 mod download;
 mod error;
+mod limits;
+mod list;
 mod multipart;
+mod new_object;
 mod objects;
 mod part;
 mod pending;
 mod probe;
 mod request;
 mod upload;
+mod xml;
 
+use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
 
 use rusty_s3::{Bucket, Credentials};
@@ -21,12 +26,15 @@ use ureq::Agent;
 use url::Url;
 
 pub use self::error::{Fault, S3Error};
-pub use self::objects::{Head, Object};
+use self::limits::Limits;
+pub use self::list::Object;
+pub use self::new_object::{Claim, Made};
+pub use self::objects::Head;
 pub use self::part::{Part, Source};
 pub use self::pending::PendingUpload;
 pub use self::upload::{part_size, Upload};
 use crate::base::retry::Policy;
-use crate::base::secret::Secret;
+use crate::base::secret::{Redactor, Secret};
 use crate::base::shutdown::Shutdown;
 
 type Result<T> = std::result::Result<T, S3Error>;
@@ -57,8 +65,13 @@ pub struct Client {
     endpoint: Option<Url>,
     bucket: Bucket,
     credentials: Credentials,
+    /// Masks the keys in what S3 answers.
+    redactor: Redactor,
     shutdown: Shutdown,
     retries: Policy,
+    limits: Limits,
+    /// Set once the store has refused a request because of its precondition.
+    without_conditions: Arc<AtomicBool>,
 }
 
 impl Client {
@@ -69,8 +82,11 @@ impl Client {
             endpoint: config.url.clone(),
             bucket: config.bucket.clone(),
             credentials: Credentials::new(&config.access_key, config.secret_key.expose()),
+            redactor: Redactor::new([Secret::new(&config.access_key), config.secret_key.clone()]),
             shutdown,
             retries: request::RETRIES,
+            limits: Limits::USUAL,
+            without_conditions: Arc::default(),
         }
     }
 
@@ -97,5 +113,16 @@ impl Client {
     /// `s3://bucket/key`.
     pub fn place(&self, key: &str) -> String {
         format!("s3://{}/{key}", self.bucket.name())
+    }
+}
+
+#[cfg(test)]
+impl S3Config {
+    /// The bucket `b` of a server that a test has on this port.
+    fn of_a_test(port: u16) -> Self {
+        let url: Url = format!("http://127.0.0.1:{port}").parse().expect("a URL");
+        let bucket = Bucket::new(url.clone(), rusty_s3::UrlStyle::Path, "b", "us-east-1").expect("a bucket");
+        let (access_key, secret_key) = ("AKIA".into(), Secret::new("hush"));
+        S3Config { url: Some(url), bucket, access_key, secret_key, authorities: None }
     }
 }

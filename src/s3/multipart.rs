@@ -1,22 +1,27 @@
 //! The requests of a multipart upload
 //! (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html>).
 
-use rusty_s3::actions::{CompleteMultipartUpload, CompleteMultipartUploadResponse, CreateMultipartUpload};
+use rusty_s3::actions::CompleteMultipartUpload;
+use rusty_s3::S3Action;
 
 use super::error::error_document;
+use super::limits::Limit;
 use super::request::{describe, Body};
-use super::{Client, Fault, Metadata, Part, Result};
+use super::{xml, Client, Fault, Metadata, Part, Result};
 
 impl Client {
     pub(super) fn create_multipart_upload(&self, key: &str, metadata: &Metadata) -> Result<String> {
         let name = "CreateMultipartUpload";
-        self.retry(|| {
+        self.retry_small(|limit| {
             let mut action = self.bucket.create_multipart_upload(Some(&self.credentials), key);
             describe(&mut action, metadata);
-            let answer = self.send(name, key, action, &Body::Bytes(b""))?;
-            let parsed = CreateMultipartUpload::parse_response(&answer.body)
-                .map_err(|problem| self.error(name, key, Fault::unreadable(&problem.to_string())))?;
-            Ok(parsed.upload_id().to_owned())
+            let answer = self.send(limit, name, key, action, &Body::Bytes(b""))?;
+            let id = xml::parse(&answer.body)
+                .and_then(|document| document.named("InitiateMultipartUploadResult"))
+                .and_then(|result| {
+                    Ok(result.text_of("UploadId").ok_or("it has no UploadId")?.trim().to_owned())
+                });
+            id.map_err(|problem| self.error(name, key, Fault::unreadable(&problem)))
         })
     }
 
@@ -29,34 +34,44 @@ impl Client {
         go_on: impl Fn() -> bool,
     ) -> Result<String> {
         let number = u16::try_from(part.number).unwrap_or(u16::MAX);
-        let sleep = |wait| self.shutdown.sleep_unless_forced(wait) && go_on();
-        let attempt = || {
+        let attempt = |limit| {
             let action = self.bucket.upload_part(Some(&self.credentials), key, number, upload);
-            let answer = self.send("UploadPart", key, action, &Body::Part(part))?;
+            let answer = self.send(limit, "UploadPart", key, action, &Body::Part(part))?;
             self.check_etag("UploadPart", key, part, &answer.headers)
         };
-        self.retries.run(sleep, || attempt().map_err(|error| error.of_part(part.number)))
+        self.retry_within(self.limits.upload(part.length), go_on, |limit| {
+            attempt(limit).map_err(|error| error.of_part(part.number))
+        })
     }
 
-    /// Makes the object out of the parts with these ETags, in their order.
-    pub(super) fn complete_multipart_upload(&self, key: &str, upload: &str, etags: &[String]) -> Result<()> {
+    /// Makes the object out of the parts with these ETags, in their order; once, and only if there is none if that
+    /// is asked for.
+    pub(super) fn complete_multipart_upload(
+        &self,
+        limit: Limit,
+        key: &str,
+        upload: &str,
+        etags: &[String],
+        only_new: bool,
+    ) -> Result<()> {
         let name = "CompleteMultipartUpload";
         let action = || {
             let etags = etags.iter().map(String::as_str);
             self.bucket.complete_multipart_upload(Some(&self.credentials), key, upload, etags)
         };
         let body = CompleteMultipartUpload::body(action());
-        self.retry(|| {
-            let answer = self.send(name, key, action(), &Body::Bytes(body.as_bytes()))?;
-            // S3 may begin a 200 and fail afterwards: the body decides.
-            if let Some((code, message)) = error_document(&answer.body) {
-                let fault = Fault::Refused { status: 200, code, message, retry_after: None };
-                return Err(self.error(name, key, fault));
-            }
-            CompleteMultipartUploadResponse::parse(&answer.body)
-                .map_err(|problem| self.error(name, key, Fault::unreadable(&problem.to_string())))?;
-            Ok(())
-        })
+        let mut action = action();
+        if only_new {
+            action.headers_mut().insert("if-none-match", "*");
+        }
+        let answer = self.send(limit, name, key, action, &Body::Bytes(body.as_bytes()))?;
+        // S3 may begin a 200 and fail afterwards: the body decides.
+        if let Some((code, message)) = error_document(&answer.body) {
+            let fault = Fault::Refused { status: 200, code, message, retry_after: None };
+            return Err(self.error(name, key, fault));
+        }
+        let result = xml::parse(&answer.body).and_then(|it| it.named("CompleteMultipartUploadResult"));
+        result.map(drop).map_err(|problem| self.error(name, key, Fault::unreadable(&problem)))
     }
 
     /// Throws away an upload's parts. One that is not there any more is no error.
@@ -66,7 +81,7 @@ impl Client {
     pub fn abort_multipart_upload(&self, key: &str, upload: &str) -> Result<()> {
         let name = "AbortMultipartUpload";
         let action = || self.bucket.abort_multipart_upload(Some(&self.credentials), key, upload);
-        match self.retry(|| self.send(name, key, action(), &Body::None)) {
+        match self.retry_small(|limit| self.send(limit, name, key, action(), &Body::None)) {
             Err(error) if !error.is_not_found() => Err(error),
             _ => Ok(()),
         }

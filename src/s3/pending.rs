@@ -1,10 +1,11 @@
 //! ListMultipartUploads, which rusty-s3 does not have.
 
 use chrono::{DateTime, Utc};
-use roxmltree::{Document, Node};
 use rusty_s3::S3Action;
 
+use super::list::each_page;
 use super::request::Body;
+use super::xml::{self, Element};
 use super::{Client, Fault, Result};
 
 /// An upload that was neither completed nor aborted: invisible, and billed.
@@ -34,61 +35,47 @@ impl Client {
     pub fn list_multipart_uploads(&self, prefix: &str) -> Result<Vec<PendingUpload>> {
         let name = "ListMultipartUploads";
         let mut uploads = Vec::new();
-        let mut next: Option<(String, String)> = None;
-        loop {
-            let page = self.retry(|| {
+        let lost = |problem: &str| self.error(name, prefix, Fault::unreadable(problem));
+        each_page(lost, |marker: Option<&(String, String)>| {
+            let page = self.retry_small(|limit| {
                 // A GET of the empty key addresses the bucket; the query makes it this operation.
                 let mut action = self.bucket.get_object(Some(&self.credentials), "");
                 action.query_mut().insert("uploads", "");
                 action.query_mut().insert("prefix", prefix.to_owned());
-                if let Some((key, id)) = &next {
+                if let Some((key, id)) = marker {
                     action.query_mut().insert("key-marker", key.clone());
                     action.query_mut().insert("upload-id-marker", id.clone());
                 }
-                let answer = self.send(name, prefix, action, &Body::None)?;
-                parse(&answer.body).map_err(|problem| self.error(name, prefix, Fault::unreadable(&problem)))
+                let answer = self.send(limit, name, prefix, action, &Body::None)?;
+                parse(&answer.body).map_err(|problem| lost(&problem))
             })?;
             uploads.extend(page.uploads);
-            if page.next.is_none() || page.next == next {
-                return Ok(uploads);
-            }
-            next = page.next;
-        }
+            Ok(page.next)
+        })?;
+        Ok(uploads)
     }
 }
 
 fn parse(body: &str) -> std::result::Result<Page, String> {
-    let document = Document::parse(body).map_err(|problem| problem.to_string())?;
-    let root = document.root_element();
-    if root.tag_name().name() != "ListMultipartUploadsResult" {
-        return Err(format!("it is a {}", root.tag_name().name()));
-    }
-    let uploads = root.children().filter(|node| node.tag_name().name() == "Upload");
-    let next = match text(root, "IsTruncated") {
-        Some("true") => text(root, "NextKeyMarker").zip(text(root, "NextUploadIdMarker")),
+    let root = xml::parse(body)?.named("ListMultipartUploadsResult")?;
+    let next = match root.text_of("IsTruncated") {
+        Some("true") => root.text_of("NextKeyMarker").zip(root.text_of("NextUploadIdMarker")),
         _ => None,
     };
+    let uploads = root.all("Upload").map(upload).collect::<Option<_>>();
     Ok(Page {
-        uploads: uploads
-            .map(upload)
-            .collect::<Option<_>>()
-            .ok_or("an Upload lacks Key, UploadId or Initiated")?,
+        uploads: uploads.ok_or("an Upload lacks Key, UploadId or Initiated")?,
         next: next.map(|(key, id)| (key.to_owned(), id.to_owned())),
     })
 }
 
-fn upload(node: Node<'_, '_>) -> Option<PendingUpload> {
-    let initiated = DateTime::parse_from_rfc3339(text(node, "Initiated")?).ok()?;
+fn upload(element: &Element) -> Option<PendingUpload> {
+    let initiated = DateTime::parse_from_rfc3339(element.text_of("Initiated")?.trim()).ok()?;
     Some(PendingUpload {
-        key: text(node, "Key")?.to_owned(),
-        id: text(node, "UploadId")?.to_owned(),
+        key: element.text_of("Key")?.to_owned(),
+        id: element.text_of("UploadId")?.to_owned(),
         initiated: initiated.to_utc(),
     })
-}
-
-/// The text of a child, whatever the namespace.
-fn text<'a>(node: Node<'a, '_>, name: &str) -> Option<&'a str> {
-    node.children().find(|child| child.tag_name().name() == name)?.text()
 }
 
 #[cfg(test)]

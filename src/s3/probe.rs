@@ -1,12 +1,11 @@
 //! Small requests that show whether larger ones would go well: for `pgkeep check`.
 
 use chrono::{DateTime, Utc};
-use roxmltree::Document;
 use rusty_s3::S3Action;
 use ureq::http::Request;
 
-use super::request::{date, Body, STALL_TIMEOUT};
-use super::{Client, Fault, Metadata, Result};
+use super::request::{date, Body};
+use super::{xml, Client, Fault, Metadata, Result};
 
 impl Client {
     /// What time it is at S3, where it says so. The request is not signed: it shows that S3 can be reached, and
@@ -17,7 +16,7 @@ impl Client {
     pub fn server_time(&self) -> Result<Option<DateTime<Utc>>> {
         let request = Request::builder().method("HEAD").uri(self.bucket.base_url().as_str());
         let answer = self
-            .run(request, (), STALL_TIMEOUT)
+            .run(request, (), self.limits.small())
             .map_err(|problem| self.error("HeadBucket", "", self.transport_fault(&problem)))?;
         Ok(date(answer.headers()))
     }
@@ -28,7 +27,9 @@ impl Client {
     /// S3's refusal.
     pub fn put_bytes(&self, key: &str, bytes: &[u8]) -> Result<()> {
         let action = || self.bucket.put_object(Some(&self.credentials), key);
-        self.retry(|| self.send("PutObject", key, action(), &Body::Bytes(bytes))).map(drop)
+        let body = Body::Bytes(bytes);
+        let put = |limit| self.send(limit, "PutObject", key, action(), &body);
+        self.retry_within(self.limits.upload(bytes.len() as u64), || true, put).map(drop)
     }
 
     /// Reads an object of a few bytes of text.
@@ -37,7 +38,7 @@ impl Client {
     /// S3's refusal.
     pub fn get_text(&self, key: &str) -> Result<String> {
         let action = || self.bucket.get_object(Some(&self.credentials), key);
-        Ok(self.retry(|| self.send("GetObject", key, action(), &Body::None))?.body)
+        Ok(self.retry_small(|limit| self.send(limit, "GetObject", key, action(), &Body::None))?.body)
     }
 
     /// Begins a multipart upload and gives it up.
@@ -80,21 +81,16 @@ impl Client {
         name: &'static str,
         query: &'static str,
         root: &str,
-        element: &str,
+        element: &'static str,
     ) -> Result<Option<String>> {
-        let answer = self.retry(|| {
+        let answer = self.retry_small(|limit| {
             // A GET of the empty key addresses the bucket; the query makes it this operation.
             let mut action = self.bucket.get_object(Some(&self.credentials), "");
             action.query_mut().insert(query, "");
-            self.send(name, "", action, &Body::None)
+            self.send(limit, name, "", action, &Body::None)
         })?;
-        let unreadable = |problem: &str| self.error(name, "", Fault::unreadable(problem));
-        let document = Document::parse(&answer.body).map_err(|problem| unreadable(&problem.to_string()))?;
-        let found = document.root_element().tag_name().name();
-        if found != root {
-            return Err(unreadable(&format!("it is a {found}")));
-        }
-        let element = document.descendants().find(|node| node.tag_name().name() == element);
-        Ok(element.and_then(|node| node.text()).map(str::to_owned))
+        let settings = xml::parse(&answer.body).and_then(|document| document.named(root));
+        let settings = settings.map_err(|problem| self.error(name, "", Fault::unreadable(&problem)))?;
+        Ok(settings.text_of(element).map(|text| text.trim().to_owned()))
     }
 }

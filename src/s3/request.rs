@@ -1,6 +1,7 @@
 //! One request: signed, sent, its answer read, tried again.
 
-use std::time::Duration;
+use std::io::Read;
+use std::time::{Duration, Instant};
 
 use base64::prelude::{Engine, BASE64_STANDARD};
 use chrono::{DateTime, Utc};
@@ -11,8 +12,9 @@ use ureq::http::header::{CONTENT_LENGTH, DATE, ETAG, EXPECT, RETRY_AFTER};
 use ureq::http::request::Builder;
 use ureq::http::{HeaderMap, Request, Response};
 use ureq::tls::{RootCerts, TlsConfig};
-use ureq::{Agent, AsSendBody, SendBody};
+use ureq::{Agent, AsSendBody, SendBody, Timeout};
 
+use super::limits::{Limit, Limits};
 use super::{Client, Fault, Metadata, Part, Result, S3Config, S3Error};
 use crate::base::retry::Policy;
 
@@ -20,16 +22,13 @@ use crate::base::retry::Policy;
 const SIGNATURE_VALIDITY: Duration = Duration::from_secs(3600);
 /// For a connection, and for a name's resolution.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// For each single read or write: a stalled connection, not a slow one.
-pub(super) const STALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// S3 may take minutes to put the parts of a large object together before it answers
-/// (<https://docs.aws.amazon.com/AmazonS3/latest/API/API_CompleteMultipartUpload.html>).
-const COMPLETE_TIMEOUT: Duration = Duration::from_secs(300);
 /// From this size on S3 is asked whether it takes a body before it is sent: a refusal that arrives while
 /// a body is on its way is lost with the connection.
 const EXPECT_FROM: u64 = 64 * 1024;
 /// A listing of 1,000 keys of 1,024 bytes fits several times over.
 const LONGEST_ANSWER: u64 = 8 << 20;
+/// An error document has a few hundred bytes; a proxy's page that is longer says nothing more.
+const LONGEST_REFUSAL: u64 = 64 << 10;
 
 pub(super) const RETRIES: Policy =
     Policy { tries: 5, first_wait: Duration::from_secs(1), longest_wait: Duration::from_secs(60) };
@@ -57,8 +56,6 @@ pub(super) fn agent(config: &S3Config) -> Agent {
         .max_redirects(0)
         .timeout_resolve(Some(CONNECT_TIMEOUT))
         .timeout_connect(Some(CONNECT_TIMEOUT))
-        .timeout_per_read(Some(STALL_TIMEOUT))
-        .timeout_per_write(Some(STALL_TIMEOUT))
         .user_agent(concat!("pgkeep/", env!("CARGO_PKG_VERSION")))
         .build()
         .new_agent()
@@ -73,20 +70,34 @@ impl Client {
     /// again.
     pub(super) fn send<'a, A: S3Action<'a>>(
         &self,
+        limit: Limit,
         operation: &'static str,
         key: &str,
         action: A,
         body: &Body<'_>,
     ) -> Result<Answer> {
-        let mut answer = self.request(operation, key, action, body)?;
-        let body = self.read_text(operation, key, &mut answer)?;
-        Ok(Answer { headers: answer.headers().clone(), body })
+        let mut answer = self.exchange(limit, operation, key, action, body)?;
+        let text = answer.body_mut().with_config().limit(LONGEST_ANSWER).read_to_vec();
+        let text = text.map_err(|problem| self.error(operation, key, self.transport_fault(&problem)))?;
+        Ok(Answer { headers: answer.headers().clone(), body: String::from_utf8_lossy(&text).into_owned() })
     }
 
-    /// Signs and sends one request; the answer is a success, and its body is yet to be read. The action's own
-    /// headers are signed.
+    /// Signs and sends one request; the answer is a success, and its body is yet to be read: whoever does that has to
+    /// see to it that it ends.
     pub(super) fn request<'a, A: S3Action<'a>>(
         &self,
+        operation: &'static str,
+        key: &str,
+        action: A,
+        body: &Body<'_>,
+    ) -> Result<Response<ureq::Body>> {
+        self.exchange(self.limits.download(), operation, key, action, body)
+    }
+
+    /// The action's own headers are signed.
+    fn exchange<'a, A: S3Action<'a>>(
+        &self,
+        limit: Limit,
         operation: &'static str,
         key: &str,
         mut action: A,
@@ -110,11 +121,10 @@ impl Client {
             request = request.header(EXPECT, "100-continue");
         }
         let request = request.uri(action.sign(SIGNATURE_VALIDITY).as_str());
-        let patience = if operation == "CompleteMultipartUpload" { COMPLETE_TIMEOUT } else { STALL_TIMEOUT };
         let answer = match body {
-            Body::None => self.run(request, (), patience),
-            Body::Bytes(bytes) => self.run(request, *bytes, patience),
-            Body::Part(part) => self.run(request, SendBody::from_reader(&mut part.reader()), patience),
+            Body::None => self.run(request, (), limit),
+            Body::Bytes(bytes) => self.run(request, *bytes, limit),
+            Body::Part(part) => self.run(request, SendBody::from_reader(&mut part.reader()), limit),
         };
         let mut answer =
             answer.map_err(|problem| self.error(operation, key, self.transport_fault(&problem)))?;
@@ -123,31 +133,41 @@ impl Client {
         if !status.is_success() {
             let retry_after =
                 answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-            let text = self.read_text(operation, key, &mut answer)?;
+            let text = self.read_refusal(&mut answer);
             let fault = Fault::refused(status.as_u16(), retry_after.map(Duration::from_secs), &text);
             return Err(self.error(operation, key, fault));
         }
         Ok(answer)
     }
 
-    fn read_text(
-        &self,
-        operation: &'static str,
-        key: &str,
-        answer: &mut Response<ureq::Body>,
-    ) -> Result<String> {
-        let bytes = answer.body_mut().with_config().limit(LONGEST_ANSWER).read_to_vec();
-        let bytes = bytes.map_err(|problem| self.error(operation, key, self.transport_fault(&problem)))?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    /// What there is of a refusal's text. It may break off or trickle: the status says enough.
+    fn read_refusal(&self, answer: &mut Response<ureq::Body>) -> String {
+        let started = Instant::now();
+        let mut reader = answer.body_mut().as_reader().take(LONGEST_REFUSAL);
+        let (mut text, mut buffer) = (Vec::new(), [0; 4096]);
+        while started.elapsed() < self.limits.small {
+            match reader.read(&mut buffer) {
+                Ok(read @ 1..) => text.extend_from_slice(&buffer[..read]),
+                _ => break,
+            }
+        }
+        String::from_utf8_lossy(&text).into_owned()
     }
 
     pub(super) fn run(
         &self,
         request: Builder,
         body: impl AsSendBody,
-        patience: Duration,
+        limit: Limit,
     ) -> std::result::Result<Response<ureq::Body>, ureq::Error> {
-        let request = self.agent.configure_request(request.body(body)?).timeout_per_read(Some(patience));
+        let Limits { stall, small, .. } = self.limits;
+        let request = self
+            .agent
+            .configure_request(request.body(body)?)
+            .timeout_per_read(Some(limit.silence))
+            .timeout_per_write(Some(stall))
+            .timeout_recv_response(Some(limit.total.unwrap_or(small)))
+            .timeout_global(limit.total);
         self.agent.run(request.build())
     }
 
@@ -177,7 +197,7 @@ impl Client {
     }
 
     pub(super) fn error(&self, operation: &'static str, key: &str, fault: Fault) -> S3Error {
-        S3Error { operation, place: self.place(key), fault }
+        S3Error { operation, place: self.place(key), fault: fault.presentable(&self.redactor) }
     }
 
     /// Says what happened on the way, and where to. The signed URL must not get into the text.
@@ -190,6 +210,9 @@ impl Client {
                 (format!("no trusted connection: {problem}; {remedy}"), false)
             }
             ureq::Error::Io(problem) => (problem.to_string(), true),
+            ureq::Error::Timeout(Timeout::Global) => {
+                ("it takes longer than a request of its size may".into(), true)
+            }
             ureq::Error::Timeout(of) => (format!("no progress in time ({of})"), true),
             ureq::Error::HostNotFound => ("the host name cannot be resolved".into(), true),
             ureq::Error::BadUri(_) | ureq::Error::Http(_) => {

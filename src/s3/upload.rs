@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, ensure, Context, Error, Result};
 use log::warn;
 
-use super::{Client, Metadata, Part};
+use super::{Claim, Client, Made, Metadata, Part};
 use crate::base::shutdown::Shutdown;
 
 /// S3's limits of a multipart upload
@@ -48,7 +48,7 @@ pub struct Upload {
 
 #[derive(Default)]
 struct Shared {
-    key: String,
+    claim: Claim,
     metadata: Metadata,
     /// S3's id; set with the first part.
     id: OnceLock<String>,
@@ -67,7 +67,7 @@ impl Upload {
     /// Where a thread cannot be started.
     pub fn start(
         client: &Client,
-        key: &str,
+        claim: &Claim,
         metadata: Metadata,
         concurrency: NonZeroUsize,
         acknowledged: Arc<AtomicU64>,
@@ -77,7 +77,7 @@ impl Upload {
         // Held by the threads alone: when they are gone, no part is taken any more.
         let parts = Arc::new(Mutex::new(parts));
         let (result, done) = mpsc::channel();
-        let shared = Shared { key: key.to_owned(), metadata, acknowledged, ..Shared::default() };
+        let shared = Shared { claim: claim.clone(), metadata, acknowledged, ..Shared::default() };
         let shared = Arc::new(shared);
         for _ in 0..concurrency.get() {
             let (client, shared) = (client.clone(), Arc::clone(&shared));
@@ -108,21 +108,14 @@ impl Upload {
         self.full.clone().expect("the upload has not ended")
     }
 
-    /// Uploads the last part and makes the object appear. Call it only with a backup that is proven whole.
-    /// S3 takes metadata at the beginning only, so `known_now` is kept with an object of a single part.
+    /// Uploads the last part and makes the object appear. Call it only with a backup that is proven whole. If its key is
+    /// taken by then, nothing of the upload is left: S3 wants the key when an upload begins, and gives its parts to no
+    /// other.
     ///
     /// # Errors
     /// S3's refusal of a part or of the whole; nothing of it is left then.
-    pub fn commit(mut self, last: Part, known_now: (&'static str, String)) -> Result<()> {
+    pub fn commit(mut self, last: Part) -> Result<Made> {
         let full = self.full.take().expect("the upload has not ended");
-        if last.number == 1 {
-            let length = last.length;
-            let metadata = self.shared.metadata.iter().cloned().chain([known_now]).collect();
-            self.ended = true;
-            self.client.put_object(&self.shared.key, &last, &metadata).inspect_err(|_| self.take_back())?;
-            self.shared.acknowledged.store(length, Ordering::Relaxed);
-            return Ok(());
-        }
         let parts = if last.length > 0 { last.number } else { last.number - 1 };
         if last.length > 0 && full.send(last).is_err() {
             // All threads have ended: a result below says why.
@@ -133,38 +126,15 @@ impl Upload {
         ensure!(etags.iter().map(|(number, _)| *number).eq(1..=parts), "parts of the upload were lost");
         let etags: Vec<String> = etags.into_iter().map(|(_, etag)| etag).collect();
         let id = self.shared.id.get().expect("a part was uploaded");
-        match self.client.complete_multipart_upload(&self.shared.key, id, &etags) {
-            // A try may succeed and its answer be lost; the next one then hears that there is no such
-            // upload (or worse). The key was free, so a whole object there is this one.
-            Err(error) if self.is_complete() => warn!("the upload is complete in spite of: {error}"),
-            completed => completed?,
-        }
-        self.ended = true;
-        Ok(())
+        let (claim, size) = (&self.shared.claim, self.shared.acknowledged.load(Ordering::Relaxed));
+        let made = self.client.complete_new(claim, id, &etags, size)?;
+        self.ended = made == Made::Whole;
+        Ok(made)
     }
 
     /// Gives the upload up, and answers why it had failed by itself, if it had.
     pub fn abort(mut self) -> Option<Error> {
         self.give_up()
-    }
-
-    /// S3 may have stored what it did not acknowledge, or other bytes than were sent. The key was free, so what is
-    /// there is of this upload.
-    fn take_back(&self) {
-        let place = self.client.place(&self.shared.key);
-        match self.client.head_object(&self.shared.key) {
-            Ok(None) => {}
-            Ok(Some(_)) => match self.client.delete_object(&self.shared.key) {
-                Ok(()) => warn!("{place}, which S3 stored and did not acknowledge, was deleted again"),
-                Err(error) => warn!("{place} is not proven whole, and could not be deleted: {error}"),
-            },
-            Err(error) => warn!("whether S3 has stored {place} is not known: {error}"),
-        }
-    }
-
-    fn is_complete(&self) -> bool {
-        let uploaded = self.shared.acknowledged.load(Ordering::Relaxed);
-        matches!(self.client.head_object(&self.shared.key), Ok(Some(head)) if head.size == uploaded)
     }
 
     fn give_up(&mut self) -> Option<Error> {
@@ -174,7 +144,7 @@ impl Upload {
         // A part that arrives after the abort would stay behind: wait for the threads, unless in a hurry.
         let failure = self.wait(Some(FORCED_PATIENCE)).err();
         if let Some(id) = self.shared.id.get() {
-            if let Err(error) = self.client.abort_multipart_upload(&self.shared.key, id) {
+            if let Err(error) = self.client.abort_multipart_upload(&self.shared.claim.key, id) {
                 warn!("the upload {id} could not be aborted; a run after a day sweeps it: {error}");
             }
         }
@@ -248,7 +218,7 @@ fn upload_parts(
             );
         }
         let Some(id) = shared.id(client)? else { break };
-        let etag = client.upload_part(&shared.key, id, &part, go_on)?;
+        let etag = client.upload_part(&shared.claim.key, id, &part, go_on)?;
         shared.acknowledged.fetch_add(part.length, Ordering::Relaxed);
         part.release();
         etags.push((part.number, etag));
@@ -262,7 +232,8 @@ impl Shared {
     fn id(&self, client: &Client) -> Result<Option<&str>> {
         let _one_at_a_time = self.beginning.lock().unwrap_or_else(PoisonError::into_inner);
         if self.id.get().is_none() && !self.cancelled.load(Ordering::Relaxed) {
-            let id = client.create_multipart_upload(&self.key, &self.metadata).inspect_err(|_| {
+            let metadata = self.claim.mark(&self.metadata);
+            let id = client.create_multipart_upload(&self.claim.key, &metadata).inspect_err(|_| {
                 self.cancelled.store(true, Ordering::Relaxed);
             });
             let id = id.context("cannot begin the upload")?;

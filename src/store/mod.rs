@@ -17,7 +17,7 @@ pub use self::doubt::{doubts, Doubt, Seen};
 pub use self::key::{escape, Backup};
 pub use self::retention::{plan, Decision, Fate, Policy};
 use crate::postgres::Format;
-use crate::s3::{Client, PendingUpload, S3Error};
+use crate::s3::{Client, Head, PendingUpload, S3Error};
 use key::Keys;
 
 /// The object's metadata that tells which PostgreSQL cluster a backup was made of.
@@ -122,8 +122,8 @@ impl Store {
         let seen = newest.map(|backup| {
             let head = self.client.head_object(&backup.key)?;
             let here = Utc::now();
-            let there = head.as_ref().and_then(|head| head.date);
-            let cluster = head.and_then(|mut head| head.metadata.remove(CLUSTER_ID));
+            let there = head.as_ref().and_then(Head::date);
+            let cluster = head.and_then(|head| head.metadata(CLUSTER_ID).map(str::to_owned));
             Ok(Seen { key: backup.key.clone(), cluster, here, there })
         });
         seen.collect()

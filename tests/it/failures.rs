@@ -150,7 +150,9 @@ fn a_locked_table_ends_the_wait_and_queues_nobody_for_ever() {
 fn an_upload_of_another_size_is_deleted_again_and_told() {
     let (server, s3) = (postgres::server(), s3::Server::start());
     let database = server.database("app");
-    s3.fail(1, "HEAD", "", Fault::Document("another size"));
+    // The first look is before the upload.
+    s3.fail(1, "HEAD", "", Fault::Spare);
+    s3.fail(1, "HEAD", "", Fault::WrongSize(12));
     let log = Pgkeep::new(&database, &s3).fail(&["backup"]).log;
     assert!(log.contains("the upload went wrong, and was deleted again: S3 stored 12 bytes"), "{log}");
     assert_nothing_left(&s3);
@@ -159,7 +161,7 @@ fn an_upload_of_another_size_is_deleted_again_and_told() {
 #[test]
 fn an_upload_that_is_not_there_afterwards_is_told() {
     let (server, s3) = (postgres::server(), s3::Server::start());
-    s3.fail(1, "HEAD", "", Fault::Answer(404, "NoSuchKey"));
+    s3.fail(2, "HEAD", "", Fault::Answer(404, "NoSuchKey"));
     let log = Pgkeep::new(&server.database("app"), &s3).fail(&["backup"]).log;
     assert!(log.contains("S3 acknowledged the upload of s3://") && log.contains("does not have it"), "{log}");
 }

@@ -30,3 +30,4 @@ mod s3_faults;
 mod servers;
 mod tidy;
 mod tls;
+mod two;

@@ -16,7 +16,7 @@ use chrono::{SecondsFormat, TimeDelta, Utc};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use hyper::header::{HeaderValue, DATE, ETAG, RETRY_AFTER};
+use hyper::header::{HeaderValue, CONTENT_LENGTH, DATE, ETAG, IF_NONE_MATCH, RETRY_AFTER};
 use hyper::http::request::Parts;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -63,6 +63,22 @@ pub enum Fault {
     Document(&'static str),
     /// Lets it through, and tells another ETag than the right one.
     WrongEtag,
+    /// Lets it through, and tells another size than the right one.
+    WrongSize(u64),
+    /// Lets it through: the next one meets what is said next.
+    Spare,
+}
+
+/// What the server does with `If-None-Match: *`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Preconditions {
+    /// What AWS does: it makes an object only if there is none.
+    #[default]
+    Honoured,
+    /// It replaces what is there.
+    Ignored,
+    /// It answers with this status and error to a request with one.
+    Refused(u16, &'static str),
 }
 
 /// Which requests meet a fault, by method and a part of path and query, and how many of them.
@@ -90,6 +106,11 @@ struct Door {
     day: Option<Duration>,
     /// Key and beginning of each upload that is neither completed nor aborted, by its id.
     uploads: Mutex<BTreeMap<String, (String, Instant)>>,
+    preconditions: Preconditions,
+    /// Where the server has its files.
+    root: PathBuf,
+    /// Objects appear, and are looked at, one after the other.
+    one_at_a_time: tokio::sync::Mutex<()>,
 }
 
 /// The server. It ends, and its files go, when this is dropped.
@@ -116,6 +137,11 @@ impl Server {
         Self::behind(Door { day: Some(day), ..Door::default() }, None)
     }
 
+    /// The same, which does this with preconditions.
+    pub fn with_preconditions(preconditions: Preconditions) -> Self {
+        Self::behind(Door { preconditions, ..Door::default() }, None)
+    }
+
     /// Starts a server at `https://localhost` that shows this identity.
     pub fn over_tls(identity: TlsAcceptor) -> Self {
         Self::behind(Door::default(), Some(identity))
@@ -123,6 +149,7 @@ impl Server {
 
     fn behind(door: Door, identity: Option<TlsAcceptor>) -> Self {
         let directory = tempfile::Builder::new().prefix("pgkeep-s3-").tempdir().expect("a directory");
+        let door = Door { root: directory.path().to_owned(), ..door };
         fs::create_dir(directory.path().join(BUCKET)).expect("the bucket");
         let files = s3s_fs::FileSystem::new(directory.path()).expect("the server's files");
         let mut builder = S3ServiceBuilder::new(files);
@@ -308,7 +335,14 @@ async fn answer(
     if let Some(code) = door.objection(&told, head.headers.get("content-md5"), &body) {
         return Ok(refusal(400, code));
     }
+    let makes = told.starts_with("PUT") && !told.contains("partNumber=")
+        || told.starts_with("POST") && told.contains("uploadId=");
+    let turn = door.one_at_a_time.lock().await;
+    if let Some(refusal) = door.precondition(&head).filter(|_| makes) {
+        return Ok(refusal);
+    }
     let answer = service.call(Request::from_parts(head, s3s::Body::from(Bytes::from(body)))).await;
+    drop(turn);
     if let (Some(part), Ok(answer)) = (parameter(&told, "partNumber"), &answer) {
         if let Some(etag) = answer.headers().get(ETAG).and_then(|etag| etag.to_str().ok()) {
             let upload = parameter(&told, "uploadId").expect("the upload's id");
@@ -326,6 +360,10 @@ async fn answer(
         (Some(Fault::WrongEtag), Ok(mut answer)) => {
             let wrong = HeaderValue::from_static("\"00000000000000000000000000000000\"");
             answer.headers_mut().insert(ETAG, wrong);
+            Ok(answer)
+        }
+        (Some(Fault::WrongSize(size)), Ok(mut answer)) => {
+            answer.headers_mut().insert(CONTENT_LENGTH, size.into());
             Ok(answer)
         }
         (Some(Fault::WrongTime(time)), Ok(mut answer)) => {
@@ -396,6 +434,22 @@ impl Door {
             self.metadata.lock().unwrap().insert(head.uri.path().to_owned(), metadata);
         }
         true
+    }
+
+    /// The refusal of a request that may only make a new object. `s3s-fs` knows the header, so where it is to be
+    /// ignored, what is there has to go first.
+    fn precondition(&self, head: &Parts) -> Option<Response<s3s::Body>> {
+        head.headers.get(IF_NONE_MATCH)?;
+        let path = self.root.join(head.uri.path().trim_start_matches('/'));
+        match self.preconditions {
+            Preconditions::Honoured if path.exists() => Some(refusal(412, "PreconditionFailed")),
+            Preconditions::Honoured => None,
+            Preconditions::Ignored => {
+                let _ = fs::remove_file(path);
+                None
+            }
+            Preconditions::Refused(status, code) => Some(refusal(status, code)),
+        }
     }
 
     /// Keeps account of the uploads that are neither completed nor aborted.

@@ -172,8 +172,8 @@ fn choose_target(databases: &Databases, name: &str, replace: bool) -> Result<Tar
 /// What was recorded of the database itself, if anything was.
 pub(super) fn recorded_properties(job: &Job, backup: &Backup) -> Result<Option<Properties>> {
     let head = job.store.client.head_object(&backup.key).context("cannot look at the backup")?;
-    let record = head.as_ref().and_then(|head| head.metadata.get(DATABASE_PROPERTIES));
-    let read = record.filter(|record| !record.is_empty()).map(|record| Properties::read(record)).transpose();
+    let record = head.as_ref().and_then(|head| head.metadata(DATABASE_PROPERTIES));
+    let read = record.filter(|record| !record.is_empty()).map(Properties::read).transpose();
     // Metadata may have been lost by copying the object; the data is what counts.
     Ok(read.unwrap_or_else(|problem| {
         warn!("how the database itself was made is not known: {problem:#}");
