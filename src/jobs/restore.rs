@@ -5,7 +5,7 @@
 //! replaced by renaming, after the restore beside it has succeeded.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::time::Instant;
 
@@ -260,9 +260,9 @@ impl Restore<'_> {
             if left {
                 return Ok(());
             }
-            match child.input().write_all(bytes) {
-                Err(problem) if may_leave && problem.kind() == io::ErrorKind::BrokenPipe => left = true,
-                sent => sent.context("the restoring program ended too early")?,
+            match child.write_all(bytes) {
+                Err(failure) if may_leave && is_broken_pipe(&failure) => left = true,
+                sent => sent?,
             }
             Ok(())
         };

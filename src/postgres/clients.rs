@@ -3,12 +3,15 @@
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use anyhow::{bail, Context, Result};
-use log::debug;
+use log::{debug, Level};
 
-use super::process;
-use super::Server;
+use super::patience::Patience;
+use super::{process, Server, QUICK};
+use crate::base::secret::Redactor;
+use crate::base::shutdown::Shutdown;
 
 /// Where distributions keep clients of several majors side by side: Alpine, Debian, Red Hat.
 const LAYOUTS: [(&str, &str); 3] =
@@ -102,9 +105,12 @@ impl Clients {
 
 fn version_of(directory: &Path) -> Result<Programs> {
     let program = directory.join("pg_dump");
-    let output = process::command(&program).arg("--version").output();
-    let output = output.with_context(|| format!("cannot start {}", program.display()))?;
-    let text = String::from_utf8_lossy(&output.stdout);
+    let mut command = process::command(&program);
+    command.arg("--version");
+    let (redactor, shutdown, patience) = (Redactor::default(), Shutdown::default(), Patience::of(QUICK));
+    let started =
+        process::start("pg_dump", Level::Debug, command, Stdio::null(), redactor, &shutdown, patience);
+    let text = started?.answer().with_context(|| format!("{} --version", program.display()))?;
     let version = text.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()));
     let version =
         version.with_context(|| format!("{} --version says \"{}\"", program.display(), text.trim()))?;

@@ -1,5 +1,7 @@
 //! Databases on a server: made, looked at, swapped, dropped.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, Result};
 use chrono::{DateTime, Utc};
 use log::{debug, warn};
@@ -37,7 +39,7 @@ pub struct Table {
 
 impl Databases {
     /// Those of the server that `connection` names. `but` is not connected to: a database cannot be renamed
-    /// while somebody is.
+    /// while somebody is. `stall_timeout` is that of [`Postgres::new`].
     ///
     /// # Errors
     /// Where it cannot be reached.
@@ -47,13 +49,16 @@ impl Databases {
         clients: Clients,
         redactor: &Redactor,
         shutdown: &Shutdown,
+        stall_timeout: Duration,
     ) -> Result<Self> {
-        let own = Postgres::new(connection, &clients, redactor, shutdown);
+        let own = Postgres::new(connection, &clients, redactor, shutdown, stall_timeout);
         let candidates = MAINTENANCE.into_iter().chain(connection.get("dbname"));
         let mut failure = None;
+        // A server that says nothing is not waited for three times.
+        let end = Instant::now() + own.quick();
         for name in candidates.filter(|name| Some(*name) != but) {
             let maintenance = own.database(name);
-            match maintenance.ask() {
+            match maintenance.ask_within(end.saturating_duration_since(Instant::now())) {
                 Ok(server) => return Ok(Databases { maintenance, server, clients }),
                 Err(problem) => {
                     debug!("no maintenance database: {problem:#}");
@@ -86,7 +91,8 @@ impl Databases {
 
     /// Makes a database with nothing in it.
     pub fn create(&self, name: &str) -> Result<()> {
-        self.query(&format!("CREATE DATABASE {} TEMPLATE template0", identifier(name)))
+        self.maintenance
+            .work(&format!("CREATE DATABASE {} TEMPLATE template0", identifier(name)))
             .with_context(|| format!("cannot make the database \"{name}\" (the role needs CREATEDB)"))
             .map(drop)
     }
@@ -111,7 +117,7 @@ impl Databases {
     /// Drops a database, whoever is connected to it.
     pub fn drop(&self, name: &str) -> Result<()> {
         let force = if self.server.major >= FORCE_SINCE { " WITH (FORCE)" } else { "" };
-        self.query(&format!("DROP DATABASE {}{force}", identifier(name))).map(drop)
+        self.maintenance.work(&format!("DROP DATABASE {}{force}", identifier(name))).map(drop)
     }
 
     /// Whether a database holds nothing of its own: no relation, function, type, schema or large object but
@@ -144,7 +150,7 @@ impl Databases {
             FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
             WHERE relkind = 'r' AND nspname !~ '^pg_' AND nspname <> 'information_schema'
             ORDER BY nspname, relname \\gexec";
-        let answer = self.connect(name).query(query);
+        let answer = self.connect(name).work(query);
         let answer = answer.with_context(|| format!("cannot count the rows of \"{name}\""))?;
         // A name may contain a line feed; a count does not.
         let mut tables: Vec<Table> = Vec::new();

@@ -13,12 +13,8 @@ const READS_ALL: (&str, u32) = ("pg_read_all_data", 14);
 /// neither views nor foreign tables nor materialized views, whose rows are not dumped. Row security of a
 /// partitioned table counts for nothing, because its partitions are read.
 ///
-/// The search path is pg_catalog's alone, so that no function of the database's users is called; in a
-/// transaction, so that a connection pooler's next client does not get it. As JSON, because names may hold
-/// line feeds.
+/// As JSON, because names may hold line feeds.
 const QUERY: &str = r"
-    BEGIN READ ONLY;
-    SET LOCAL search_path = pg_catalog, pg_temp;
     SELECT json_build_object(
         'role', quote_ident(current_user),
         'unreadable', count(*) FILTER (WHERE NOT readable),
@@ -36,8 +32,7 @@ const QUERY: &str = r"
           AND (NOT EXISTS (SELECT FROM pg_depend
                            WHERE classid = 'pg_class'::regclass AND objid = c.oid AND deptype = 'e')
                OR EXISTS (SELECT FROM pg_extension WHERE c.oid = ANY (extconfig)))
-    ) relation;
-    COMMIT;";
+    ) relation;";
 
 /// What stands between the role and a whole dump.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +59,8 @@ impl Rights {
     /// # Errors
     /// psql's own words.
     pub fn ask(postgres: &Postgres) -> Result<Self> {
-        let answer = postgres.query(QUERY).context("the role's rights cannot be found out")?;
+        let answer =
+            postgres.look_up(QUERY, postgres.quick()).context("the role's rights cannot be found out")?;
         Self::read(&answer).with_context(|| format!("psql answered \"{answer}\" to: {QUERY}"))
     }
 
