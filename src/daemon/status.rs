@@ -16,6 +16,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use log::warn;
 use serde_json::{json, Value};
 
+use crate::base::logging::chain;
 use crate::base::units;
 use crate::jobs::Event;
 use crate::store::{self, Backup};
@@ -74,7 +75,7 @@ pub struct Failure {
 impl Failure {
     /// Noticed now.
     pub(super) fn now(failure: &anyhow::Error) -> Self {
-        Failure { time: Utc::now(), reason: format!("{failure:#}") }
+        Failure { time: Utc::now(), reason: chain(failure) }
     }
 }
 
@@ -100,7 +101,7 @@ impl Status {
                 self.drill = Some(Drill { time: Utc::now(), result: Ok(result) });
             }
             Event::DrillFailed { failure } => {
-                self.drill = Some(Drill { time: Utc::now(), result: Err(format!("{failure:#}")) });
+                self.drill = Some(Drill { time: Utc::now(), result: Err(chain(failure)) });
             }
             Event::BackupStarted { .. }
             | Event::Deleted { .. }

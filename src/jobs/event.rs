@@ -9,7 +9,7 @@ use anyhow::Error;
 use log::{log, Level};
 
 use super::prune::Pruned;
-use crate::base::logging;
+use crate::base::logging::{self, chain};
 use crate::base::progress::rate;
 use crate::base::units;
 use crate::postgres::Programs;
@@ -162,9 +162,9 @@ impl fmt::Display for Event {
                 }
                 write!(f, "; to restore it without pgkeep: {recovery}")
             }
-            Event::BackupFailed { failure } => write!(f, "backup failed: {failure:#}"),
+            Event::BackupFailed { failure } => write!(f, "backup failed: {}", chain(failure)),
             Event::Deleted { decision, place } => write!(f, "deleted {place} ({})", decision.reason),
-            Event::PruneFailed { failure } => write!(f, "old backups were not pruned: {failure:#}"),
+            Event::PruneFailed { failure } => write!(f, "old backups were not pruned: {}", chain(failure)),
             Event::DrillStarted { backup, place, into, server } => write!(
                 f,
                 "drill started: {place} ({}) into the database \"{into}\" on PostgreSQL {}, to be dropped again",
@@ -176,7 +176,7 @@ impl fmt::Display for Event {
                 "drill succeeded: {place} restores to {counted}; a recovery takes {}",
                 units::duration(*took)
             ),
-            Event::DrillFailed { failure } => write!(f, "drill failed: {failure:#}"),
+            Event::DrillFailed { failure } => write!(f, "drill failed: {}", chain(failure)),
             Event::DrillStopped => f.write_str("the drill was broken off"),
         }
     }
