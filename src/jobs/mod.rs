@@ -76,7 +76,7 @@ impl Job {
     /// # Errors
     /// Where there are none.
     pub fn clients(&self) -> Result<Clients> {
-        Clients::find(self.client_directory.as_deref())
+        Clients::find(self.client_directory.as_deref(), self.stall_timeout)
     }
 
     /// The database.

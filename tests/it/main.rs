@@ -21,3 +21,4 @@ mod retention;
 mod s3_faults;
 mod servers;
 mod tls;
+mod waits;
