@@ -1,11 +1,12 @@
 //! The `pgkeep` program: chooses a command, and turns its outcome into an exit status.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::Result;
 use log::{error, warn, LevelFilter};
 use pgkeep::base::{logging, shutdown};
-use pgkeep::commands::{self, Command, Outcome, Request};
+use pgkeep::commands::{self, output, Command, Outcome, Request};
 use pgkeep::config::Config;
 
 const FAILED: u8 = 1;
@@ -17,18 +18,18 @@ fn main() -> ExitCode {
     let command = match commands::parse(std::env::args_os().skip(1)) {
         Ok(Request::Do(command)) => command,
         Ok(Request::Print(text)) => {
-            print!("{text}");
-            return ExitCode::SUCCESS;
+            return ExitCode::from(if output::text(&text).is_ok() { 0 } else { FAILED });
         }
         Err(problem) => {
-            eprintln!("pgkeep: {problem}; pgkeep --help lists the commands");
+            // Whether or not somebody reads it.
+            let _ = writeln!(io::stderr(), "pgkeep: {problem}; pgkeep --help lists the commands");
             return ExitCode::from(WRONG_USAGE);
         }
     };
     let config = match Config::load(command.needs_schedule()) {
         Ok(config) => config,
         Err(problems) => {
-            logging::start(LevelFilter::Info);
+            let _log = logging::start(LevelFilter::Info);
             for problem in problems {
                 error!("{problem}");
             }
@@ -36,11 +37,11 @@ fn main() -> ExitCode {
             return ExitCode::from(if command == Command::Health { FAILED } else { WRONG_USAGE });
         }
     };
-    logging::start(config.log_level());
     if let Some(zone) = config.time_zone() {
-        // It may come from TZ_FILE.
+        // It may come from TZ_FILE. The log begins a thread.
         std::env::set_var("TZ", zone);
     }
+    let _log = logging::start(config.log_level());
     for sentence in &config.warnings {
         warn!("{sentence}");
     }

@@ -1,17 +1,34 @@
 //! Log lines: `2026-11-23T03:00:00.123Z INFO message`, one line an event, on standard error.
 
 use std::backtrace::Backtrace;
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
+use std::mem;
 use std::panic;
+use std::time::Duration;
 
 use anyhow::Error;
 use log::{error, LevelFilter, Log, Metadata, Record};
 use simplelog::{ConfigBuilder, LevelPadding, WriteLogger};
 use time::macros::format_description;
 
+use super::outbox::Outbox;
+use super::units;
+
+/// A longer line is cut in its middle.
+const LONGEST_LINE: usize = 16 * 1024;
+/// And so is a longer chain of causes.
+const LONGEST_CHAIN: usize = 4 * 1024;
+/// At an orderly end the lines that are left have this long to be read.
+const LAST_LINES: Duration = Duration::from_secs(5);
+/// Back to the beginning of a terminal's line, and nothing behind it (ECMA-48, CR and EL).
+const CLEAR: &str = "\r\x1b[K";
+
+static OUTBOX: Outbox = Outbox::new();
+
 /// Starts logging at `level` and makes panics log lines. Only pgkeep's own lines are shown: those of the
-/// HTTP client would carry signed URLs.
-pub fn start(level: LevelFilter) {
+/// HTTP client would carry signed URLs. Lines are written on a thread of their own; those that are left when the answer is
+/// dropped are waited for.
+pub fn start(level: LevelFilter) -> Started {
     let config = ConfigBuilder::new()
         .set_time_format_custom(format_description!(
             "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z"
@@ -22,10 +39,10 @@ pub fn start(level: LevelFilter) {
         .set_level_padding(LevelPadding::Right)
         .add_filter_allow_str("pgkeep")
         .build();
-    let inner = WriteLogger::new(level, config, io::stderr());
-    let logger = OneLine { inner, terminal: io::stderr().is_terminal() };
+    OUTBOX.deliver();
+    let lines = Lines { terminal: io::stderr().is_terminal(), line: Vec::new() };
     // Fails only where a logger is set already, which then goes on.
-    if log::set_boxed_logger(Box::new(logger)).is_ok() {
+    if log::set_boxed_logger(Box::new(OneLine(WriteLogger::new(level, config, lines)))).is_ok() {
         log::set_max_level(level);
     }
     panic::set_hook(Box::new(|info| {
@@ -33,17 +50,38 @@ pub fn start(level: LevelFilter) {
         error!("panic in thread {}: {info}", thread.name().unwrap_or("unnamed"));
         trace(&Backtrace::force_capture());
     }));
+    Started(())
+}
+
+/// The log is open. Dropped, it waits a few seconds for its last lines to be read.
+#[must_use]
+pub struct Started(());
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        flush(LAST_LINES);
+    }
+}
+
+/// Waits until every line is written, but no longer than `most`: for an end that drops nothing.
+pub fn flush(most: Duration) {
+    OUTBOX.flush(most);
 }
 
 /// Replaces the live line of a terminal, which no line feed ends; log lines take its place.
 pub fn show_live(line: &str) {
-    // The beginning of the line, and nothing behind it (ECMA-48, EL).
-    eprint!("\r\x1b[K{line}");
+    OUTBOX.live(format!("{CLEAR}{line}").into_bytes());
+}
+
+/// The chain of causes of a failure, for a line of the log or a field of a file. Texts from outside can be long: of a long
+/// chain, the beginning says what failed and the end why.
+pub fn chain(failure: &Error) -> String {
+    units::shortened(format!("{failure:#}"), LONGEST_CHAIN)
 }
 
 /// Logs a failure once, at the top: what failed, the chain of causes, the stack trace of the first cause.
 pub fn failure(what: &str, failure: &Error) {
-    error!("{what}: {failure:#}");
+    error!("{what}: {}", chain(failure));
     trace(failure.backtrace());
 }
 
@@ -63,31 +101,48 @@ pub fn trace(trace: &Backtrace) {
 }
 
 /// Escapes control characters, so that a text from outside can neither start a log line of its own nor
-/// steer a terminal.
-struct OneLine<L> {
-    inner: L,
-    /// A live line may have to make room.
-    terminal: bool,
-}
+/// steer a terminal, and bounds the line.
+struct OneLine<L>(L);
 
 impl<L: Log> Log for OneLine<L> {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        self.inner.enabled(metadata)
+        self.0.enabled(metadata)
     }
 
     fn log(&self, record: &Record<'_>) {
-        let line = one_line(record.args().to_string().trim_end());
+        let line = units::shortened(one_line(record.args().to_string().trim_end()), LONGEST_LINE);
         let (metadata, module) = (record.metadata().clone(), record.module_path());
-        if self.terminal && self.enabled(&metadata) {
-            show_live("");
-        }
-        self.inner.log(
+        self.0.log(
             &Record::builder().metadata(metadata).module_path(module).args(format_args!("{line}")).build(),
         );
     }
 
     fn flush(&self) {
-        self.inner.flush();
+        self.0.flush();
+    }
+}
+
+/// Gathers the pieces of a line and sends it off.
+struct Lines {
+    /// A live line may have to make room.
+    terminal: bool,
+    line: Vec<u8>,
+}
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.terminal && self.line.is_empty() {
+            self.line.extend(CLEAR.as_bytes());
+        }
+        self.line.extend(bytes);
+        if self.line.ends_with(b"\n") {
+            OUTBOX.line(mem::take(&mut self.line));
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

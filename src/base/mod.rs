@@ -3,6 +3,7 @@
 #[cfg(test)]
 pub mod fuzz;
 pub mod logging;
+mod outbox;
 pub mod progress;
 pub mod retry;
 pub mod secret;

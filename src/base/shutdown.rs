@@ -1,5 +1,6 @@
 //! Stopping: the first signal lets the running backup finish, the second one ends it at once.
 
+use std::fs;
 use std::io;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -8,14 +9,44 @@ use std::time::{Duration, Instant};
 
 use log::{info, warn};
 use rustix::process::{kill_process_group, Pid, Signal};
-use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
+
+use super::logging;
 
 /// After a second signal everything has this long to abort the upload and unwind.
 const FORCED_EXIT_AFTER: Duration = Duration::from_secs(4);
 /// pg_dump has this long to end by itself after SIGTERM, and to cancel its query on the server.
 const CHILD_GRACE: Duration = Duration::from_secs(1);
+/// At a forced exit the last lines of the log have this long to be read.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// The signals that ask to stop: the system's, Ctrl-C, and a terminal that was closed. The last one is left alone if
+/// whoever started pgkeep has it ignored, as nohup(1) does.
+fn stopping() -> Vec<i32> {
+    let mut signals = vec![SIGTERM, SIGINT];
+    if !is_ignored(SIGHUP) {
+        signals.push(SIGHUP);
+    }
+    signals
+}
+
+/// Whether the system ignores a signal (proc_pid_status(5), SigIgn).
+fn is_ignored(signal: i32) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & (1 << (signal - 1)) != 0)
+}
+
+fn name(signal: i32) -> &'static str {
+    match signal {
+        SIGINT => "SIGINT",
+        SIGHUP => "SIGHUP",
+        _ => "SIGTERM",
+    }
+}
 
 /// Ends the program at a signal, as the default is; but as PID 1, which it is in a container, a program has
 /// no default.
@@ -23,7 +54,7 @@ const CHILD_GRACE: Duration = Duration::from_secs(1);
 /// # Errors
 /// Where the handlers cannot be installed.
 pub fn end_at_signals() -> io::Result<()> {
-    for signal in [SIGTERM, SIGINT] {
+    for signal in stopping() {
         flag::register_conditional_shutdown(signal, 128 + signal, Arc::new(AtomicBool::new(true)))?;
     }
     Ok(())
@@ -66,13 +97,13 @@ struct State {
 }
 
 impl Shutdown {
-    /// Handles SIGTERM and SIGINT from now on, on a thread of its own.
+    /// Handles SIGTERM, SIGINT and SIGHUP from now on, on a thread of its own.
     ///
     /// # Errors
     /// Where the handlers cannot be installed.
     pub fn install() -> io::Result<Self> {
         let shutdown = Shutdown::default();
-        let mut signals = Signals::new([SIGTERM, SIGINT])?;
+        let mut signals = Signals::new(stopping())?;
         let handler = shutdown.clone();
         thread::Builder::new().name("signals".into()).spawn(move || {
             for signal in signals.forever() {
@@ -134,37 +165,40 @@ impl Shutdown {
     }
 
     fn received(&self, signal: i32) {
-        let name = if signal == SIGINT { "SIGINT" } else { "SIGTERM" };
-        // Said before anybody wakes, because the program may end at once.
-        let count = self.lock().signals.len() + 1;
+        let (count, name) = (self.lock().signals.len() + 1, name(signal));
+        // Said before anybody wakes, because the program may end at once. Nobody waits for the log's reader.
         match count {
             1 => {
-                self.kill_children(Signal::TERM, 0);
-                info!(
-                    "{name}: stopping as soon as a running backup is done; a second signal ends it at once"
-                );
+                info!("{name}: stopping as soon as a running backup is done; a second signal ends it at once")
             }
             2 => warn!("second signal ({name}): ending everything now"),
             _ => {}
         }
         self.lock().signals.push(signal);
         self.shared.changed.notify_all();
-        if count == 2 {
-            let shutdown = self.clone();
-            // On its own thread: further signals go on being received.
-            thread::spawn(move || shutdown.force(128 + signal));
+        if count > 2 {
+            return;
+        }
+        self.kill_children(Signal::TERM, count - 1);
+        let shutdown = self.clone();
+        // On its own thread: further signals go on being received.
+        let follow_up = thread::Builder::new().spawn(move || shutdown.follow_up(count, 128 + signal));
+        if follow_up.is_err() {
+            self.follow_up(count, 128 + signal);
         }
     }
 
-    fn force(&self, status: i32) {
-        let started = Instant::now();
-        self.kill_children(Signal::TERM, 1);
+    /// Ends what a signal has asked to end, and did not.
+    fn follow_up(&self, count: usize, status: i32) {
         thread::sleep(CHILD_GRACE);
-        self.kill_children(Signal::KILL, 1);
-        thread::sleep(FORCED_EXIT_AFTER.saturating_sub(started.elapsed()));
-        // Still here: somebody waits for the network. The spool has no name, so it goes with the process.
-        warn!("not done in time: exiting; an upload that was not aborted is swept by a later run");
-        std::process::exit(status);
+        self.kill_children(Signal::KILL, count - 1);
+        if count == 2 {
+            thread::sleep(FORCED_EXIT_AFTER.saturating_sub(CHILD_GRACE));
+            // Still here: somebody waits for the network. The spool has no name, so it goes with the process.
+            warn!("not done in time: exiting; an upload that was not aborted is swept by a later run");
+            logging::flush(LAST_LINES);
+            std::process::exit(status);
+        }
     }
 
     /// Those that are forgiven no more than this.

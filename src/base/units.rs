@@ -57,6 +57,16 @@ pub fn both_times(instant: DateTime<Utc>) -> String {
     format!("{} ({} UTC)", local.format("%Y-%m-%d %H:%M:%S %:z"), instant.format("%Y-%m-%d %H:%M:%S"))
 }
 
+/// A text of at most `most` bytes or so: of a longer one the beginning and the end.
+pub fn shortened(text: String, most: usize) -> String {
+    if text.len() <= most {
+        return text;
+    }
+    let boundary = |at: usize| (0..=at).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    let (end, begin) = (boundary(most / 2), boundary(text.len() - most / 2));
+    format!("{} [… {} left out …] {}", &text[..end], bytes((begin - end) as u64), &text[begin..])
+}
+
 /// A text in which nothing starts a line or steers a terminal: a name from outside.
 pub fn printable(text: &str) -> String {
     text.replace(char::is_control, "\u{fffd}")
@@ -73,6 +83,17 @@ mod tests {
         assert_eq!(bytes(999_999), "1.0 MB");
         assert_eq!(bytes(648_213_423), "648.2 MB");
         assert_eq!(bytes(u64::MAX), "18.4 EB");
+    }
+
+    #[test]
+    fn a_long_text_loses_its_middle() {
+        assert_eq!(shortened("é".repeat(50), 100), "é".repeat(50));
+        let text = format!("begin {} end", "é".repeat(5000));
+        for most in [100, 101, 102] {
+            let short = shortened(text.clone(), most);
+            assert!(short.starts_with("begin éé") && short.ends_with("éé end"), "{short}");
+            assert!(short.contains("é [… 9.9 kB left out …] é") && short.len() < most + 40, "{short}");
+        }
     }
 
     #[test]

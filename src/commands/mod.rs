@@ -5,7 +5,7 @@ mod check;
 mod get;
 mod health;
 mod list;
-mod output;
+pub mod output;
 mod prune;
 mod restore;
 mod run;
@@ -226,7 +226,7 @@ pgkeep --help-variables   the environment variables that configure pgkeep
 pgkeep --version          the version
 
 Exit status: 0 done, 1 failed, 2 wrong usage or configuration; after a second
-SIGTERM or SIGINT 143 or 130.
+SIGTERM, SIGINT or SIGHUP 143, 130 or 129.
 "
 }
 

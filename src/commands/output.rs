@@ -9,8 +9,17 @@ use crate::store::Doubt;
 ///
 /// # Errors
 /// If the line cannot be written for another reason, such as a full disk.
-pub fn line(text: Arguments<'_>) -> io::Result<()> {
-    match writeln!(io::stdout().lock(), "{text}") {
+pub fn line(line: Arguments<'_>) -> io::Result<()> {
+    text(&format!("{line}\n"))
+}
+
+/// Prints a text of whole lines, as [`line()`] does.
+///
+/// # Errors
+/// Those of [`line()`].
+pub fn text(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(problem) if problem.kind() != ErrorKind::BrokenPipe => Err(problem),
         Ok(()) | Err(_) => Ok(()),
     }

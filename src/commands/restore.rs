@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use lexopt::prelude::*;
-use log::info;
+use log::{info, warn};
 
 use super::{output, said, text, unexpected, Command, Outcome, Row, NEEDS_WHICH};
 use crate::base::units;
@@ -63,7 +63,10 @@ fn parse(parser: &mut lexopt::Parser) -> Result<Command, String> {
 
 pub(super) fn command(job: &Job, options: &Options) -> Result<Outcome> {
     let restored = restore::run(job, options)?;
-    print_tables(&restored.tables)?;
+    // All is done by now, whether or not it can be printed.
+    if let Err(failure) = print_tables(&restored.tables) {
+        warn!("the tables cannot be printed: {failure:#}");
+    }
     info!("{}", restored.summary);
     Ok(Outcome::Done)
 }

@@ -15,7 +15,7 @@ pub(super) const ROW: Row = Row {
     options: "",
     summary: "back up on the schedule of BACKUP_INTERVAL (the default command)",
     details: "
-It runs until SIGTERM or SIGINT. A running backup is finished first; a second signal ends it at once.
+It runs until SIGTERM, SIGINT or SIGHUP. A running backup is finished first; a second signal ends it at once.
 ",
     parse: |parser| no_options(parser, Command::Run),
 };

@@ -58,6 +58,7 @@ fn each_problem_names_its_variable_and_a_right_value() {
         ("BACKUP_SHRINK_GUARD", "no", "true or false"),
         ("BACKUP_LOCK_TIMEOUT", "5", "BACKUP_LOCK_TIMEOUT=5min"),
         ("BACKUP_LOCK_TIMEOUT", "25h", "24h"),
+        ("BACKUP_STALL_TIMEOUT", "0s", "BACKUP_STALL_TIMEOUT=1h"),
         ("BACKUP_PG_BIN", "/nowhere", "no pg_dump"),
         ("BACKUP_ON_START", "yes", "false, true, or missed"),
         ("BACKUP_COMPRESSION_LEVEL", "0", "from 1 to 9"),

@@ -244,6 +244,16 @@ pub const VARIABLES: &[Variable] = &[
         show: |of| units::duration(of.lock_timeout),
     },
     Variable {
+        name: "BACKUP_STALL_TIMEOUT",
+        absent: Absent::Value("1h"),
+        example: "1h",
+        doc: "how long pg_dump, or psql or pg_restore in a restore, may do nothing before it is ended (s, min or h). It \
+              may take longer while the server works for it",
+        aliases: &["BACKUP_TIMEOUT"],
+        set: |to, text| values::duration(text).map(|it| to.stall_timeout = it),
+        show: |of| units::duration(of.stall_timeout),
+    },
+    Variable {
         name: "BACKUP_PG_BIN",
         absent: Absent::Off("searched"),
         example: "/usr/lib/postgresql/17/bin",

@@ -4,7 +4,7 @@
 //! dump itself showed that it is whole (`dump::proof`), gzip closed cleanly and every part was acknowledged with
 //! its checksum. Anything else leaves no object at all.
 
-use std::io::{self, Read};
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -192,15 +192,12 @@ impl Run<'_> {
         let written = |problem| explain_write(problem, job, progress);
         let mut gzip = Gzip::new(spool, job.compression_level, job.threads).map_err(written)?;
         let mut witness = Witness::new(job.format);
-        let output = dump.output();
         loop {
             let space = gzip.space();
-            let read = match output.read(space) {
-                Ok(0) => break,
-                Ok(read) => read,
-                Err(problem) if problem.kind() == io::ErrorKind::Interrupted => continue,
-                Err(problem) => return Err(problem).context("cannot read from pg_dump"),
-            };
+            let read = dump.read(space)?;
+            if read == 0 {
+                break;
+            }
             witness.push(&space[..read]);
             gzip.advance(read).map_err(written)?;
             progress.dumped.store(witness.length, Ordering::Relaxed);

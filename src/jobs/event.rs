@@ -9,7 +9,7 @@ use anyhow::Error;
 use log::{log, Level};
 
 use super::prune::Pruning;
-use crate::base::logging;
+use crate::base::logging::{self, chain};
 use crate::base::progress::rate;
 use crate::base::units;
 use crate::postgres::Programs;
@@ -164,10 +164,10 @@ impl fmt::Display for Event {
                     rate(*dumped, *took)
                 )
             }
-            Event::BackupFailed { failure } => write!(f, "backup failed: {failure:#}"),
+            Event::BackupFailed { failure } => write!(f, "backup failed: {}", chain(failure)),
             Event::Deleted { decision, place } => write!(f, "deleted {place} ({})", decision.reason),
             Event::PruneHeldBack { doubt } => write!(f, "pruning held back, nothing was deleted: {doubt}"),
-            Event::PruneFailed { failure } => write!(f, "old backups were not pruned: {failure:#}"),
+            Event::PruneFailed { failure } => write!(f, "old backups were not pruned: {}", chain(failure)),
             Event::DrillStarted { backup, place, into, server } => write!(
                 f,
                 "drill started: {place} ({}) into the database \"{into}\" on PostgreSQL {}, to be dropped again",
@@ -179,7 +179,7 @@ impl fmt::Display for Event {
                 "drill succeeded: {place} restores to {counted}; a recovery takes {}",
                 units::duration(*took)
             ),
-            Event::DrillFailed { failure } => write!(f, "drill failed: {failure:#}"),
+            Event::DrillFailed { failure } => write!(f, "drill failed: {}", chain(failure)),
             Event::DrillStopped => f.write_str("the drill was broken off"),
         }
     }

@@ -46,6 +46,8 @@ pub struct Job {
     pub shrink_guard: bool,
     /// How long pg_dump waits for the lock of a table.
     pub lock_timeout: Duration,
+    /// How long a client of PostgreSQL's may do nothing while its server process does not work either.
+    pub stall_timeout: Duration,
     /// The one place to look for PostgreSQL's clients, if it was given.
     pub client_directory: Option<PathBuf>,
     /// gzip's level, from 1 (fast) to 9 (small).
@@ -77,12 +79,12 @@ impl Job {
     /// # Errors
     /// Where there are none.
     pub fn clients(&self) -> Result<Clients> {
-        Clients::find(self.client_directory.as_deref())
+        Clients::find(self.client_directory.as_deref(), self.stall_timeout)
     }
 
     /// The database.
     pub fn postgres(&self, clients: &Clients) -> Postgres {
-        Postgres::new(&self.connection, clients, &self.redactor, &self.shutdown)
+        Postgres::new(&self.connection, clients, &self.redactor, &self.shutdown, self.stall_timeout)
     }
 
     /// The databases of a server. `but` is not connected to: see [`Databases::of`].
@@ -90,7 +92,7 @@ impl Job {
     /// # Errors
     /// Where it cannot be reached, or no client is installed.
     pub fn databases(&self, server: &Conninfo, but: Option<&str>) -> Result<Databases> {
-        Databases::of(server, but, self.clients()?, &self.redactor, &self.shutdown)
+        Databases::of(server, but, self.clients()?, &self.redactor, &self.shutdown, self.stall_timeout)
     }
 
     /// Something has happened: it is logged, and everybody hears of it.

@@ -3,12 +3,16 @@
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{bail, Context, Result};
-use log::debug;
+use log::{debug, Level};
 
-use super::process;
-use super::Server;
+use super::patience::Patience;
+use super::{process, Server, QUICK};
+use crate::base::secret::Redactor;
+use crate::base::shutdown::Shutdown;
 
 /// Where distributions keep clients of several majors side by side: Alpine, Debian, Red Hat.
 const LAYOUTS: [(&str, &str); 3] =
@@ -32,11 +36,12 @@ pub struct Programs {
 pub struct Clients(Vec<Programs>);
 
 impl Clients {
-    /// Looks for them in `only` (`BACKUP_PG_BIN`), or if there is none, where distributions put them and on `PATH`.
+    /// Looks for them in `only` (`BACKUP_PG_BIN`), or if there is none, where distributions put them and on `PATH`. One that
+    /// says nothing for `stall_timeout` is none.
     ///
     /// # Errors
     /// Where there are none.
-    pub fn find(only: Option<&Path>) -> Result<Self> {
+    pub fn find(only: Option<&Path>, stall_timeout: Duration) -> Result<Self> {
         let directories: Vec<PathBuf> = match only {
             Some(directory) => vec![directory.to_owned()],
             None => {
@@ -53,7 +58,7 @@ impl Clients {
             ["pg_dump", "psql"].iter().all(|program| fs::metadata(directory.join(program)).is_ok())
         };
         for directory in directories.into_iter().filter(complete) {
-            match version_of(&directory) {
+            match version_of(&directory, QUICK.min(stall_timeout)) {
                 Ok(programs) if found.iter().all(|known| known.major != programs.major) => {
                     found.push(programs)
                 }
@@ -105,11 +110,14 @@ impl Clients {
     }
 }
 
-fn version_of(directory: &Path) -> Result<Programs> {
+fn version_of(directory: &Path, limit: Duration) -> Result<Programs> {
     let program = directory.join("pg_dump");
-    let output = process::command(&program).arg("--version").output();
-    let output = output.with_context(|| format!("cannot start {}", program.display()))?;
-    let text = String::from_utf8_lossy(&output.stdout);
+    let mut command = process::command(&program);
+    command.arg("--version");
+    let (redactor, shutdown, patience) = (Redactor::default(), Shutdown::default(), Patience::of(limit));
+    let started =
+        process::start("pg_dump", Level::Debug, command, Stdio::null(), redactor, &shutdown, patience);
+    let text = started?.answer().with_context(|| format!("{} --version", program.display()))?;
     let version = text.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()));
     let version =
         version.with_context(|| format!("{} --version says \"{}\"", program.display(), text.trim()))?;

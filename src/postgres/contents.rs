@@ -3,7 +3,6 @@
 use anyhow::{Context, Result};
 use log::warn;
 
-use super::search_path::SESSION;
 use super::Databases;
 use crate::base::units;
 
@@ -59,11 +58,11 @@ impl Databases {
             serde_json::from_str(&names).context("the names of the tables cannot be read")?;
         let mut tables: Vec<Table> = names.into_iter().map(|name| Table { name, rows: None }).collect();
         // Each is counted by itself, so that however many there are, few locks are held; one that fails stops no other.
-        let mut script = format!("\\set ON_ERROR_STOP off\n{SESSION}SET row_security = off;\n");
+        let mut script = String::from("\\set ON_ERROR_STOP off\nSET row_security = off;\n");
         for (number, Table { name, .. }) in tables.iter().enumerate() {
             script += &format!("SELECT {number}, count(*) FROM ONLY {name};\n");
         }
-        let counted = database.run(&script);
+        let counted = database.work(&script);
         for line in counted.iter().flat_map(|answer| answer.lines()) {
             let number = |text: &str| text.parse::<u64>().ok();
             let Some((at, rows)) =

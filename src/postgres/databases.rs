@@ -1,6 +1,6 @@
 //! Databases on a server: made, looked at, swapped, dropped.
 
-use std::io::Write;
+use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, Context, Result};
 use chrono::{DateTime, Utc};
@@ -36,7 +36,7 @@ pub struct Databases {
 
 impl Databases {
     /// Those of the server that `connection` names. `but` is not connected to: a database cannot be renamed
-    /// while somebody is.
+    /// while somebody is. `stall_timeout` is that of [`Postgres::new`].
     ///
     /// # Errors
     /// Where it cannot be reached.
@@ -46,13 +46,16 @@ impl Databases {
         clients: Clients,
         redactor: &Redactor,
         shutdown: &Shutdown,
+        stall_timeout: Duration,
     ) -> Result<Self> {
-        let own = Postgres::new(connection, &clients, redactor, shutdown);
+        let own = Postgres::new(connection, &clients, redactor, shutdown, stall_timeout);
         let candidates = MAINTENANCE.into_iter().chain(connection.get("dbname"));
         let mut failure = None;
+        // A server that says nothing is not waited for three times.
+        let end = Instant::now() + own.quick();
         for name in candidates.filter(|name| Some(*name) != but) {
             let maintenance = own.database(name);
-            match maintenance.ask() {
+            match maintenance.ask_within(end.saturating_duration_since(Instant::now())) {
                 Ok(server) => {
                     // What a restore sets for its session must not stay for others.
                     maintenance.refuse_shared_backends()?;
@@ -186,7 +189,7 @@ impl Databases {
             // The renaming waits up to five seconds until the last guest has left, and lets no new one in meanwhile.
             // Those who came before it began are sent away again and again.
             let mut usher = self.maintenance.start_psql(self.clients.newest())?;
-            usher.input().write_all(format!("{SESSION}{guests} \\watch {USHER_EVERY}\n").as_bytes())?;
+            usher.write_all(format!("{SESSION}{guests} \\watch {USHER_EVERY}\n").as_bytes())?;
             swapped = self.query(&renames);
             drop(usher);
             if swapped.is_ok() {
@@ -205,7 +208,7 @@ impl Databases {
 
     /// The same for statements that PostgreSQL runs in no transaction.
     pub(super) fn run(&self, script: &str) -> Result<String> {
-        self.maintenance.run(&format!("{SESSION}{script}"))
+        self.maintenance.work(script)
     }
 }
 

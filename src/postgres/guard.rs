@@ -18,7 +18,6 @@
 //!
 //! SQL is not looked at: it does what the role of the connection may do.
 
-use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Stdio;
 
 use anyhow::{bail, ensure, Context, Error, Result};
@@ -38,7 +37,7 @@ const SETTINGS: &str = "SELECT json_agg(lower(name)) FROM pg_settings";
 /// connection, which is impossible with a limit of 0.
 const FILES: u64 = 3;
 /// More than what psql says on its standard output, where no result of a query goes.
-const LONGEST_ANSWER: u64 = 1024;
+const LONGEST_ANSWER: usize = 1024;
 
 /// What stands before and behind a script.
 pub struct Guard {
@@ -56,10 +55,16 @@ impl Guard {
         let settings = serde_json::from_str(&settings).context("the server's settings cannot be read")?;
         let mut psql = target.start_psql(restricting(clients)?)?;
         let guard = Guard { key: random_key()?, script: Script::new(settings) };
-        let sent = psql.input().write_all(guard.opening().as_bytes());
-        let mut answer = String::new();
-        BufReader::new(psql.output().take(LONGEST_ANSWER)).read_line(&mut answer)?;
-        if sent.is_err() || answer.trim_end() != READY {
+        let sent = psql.write_all(guard.opening().as_bytes());
+        let mut answer = Vec::new();
+        while sent.is_ok() && !answer.ends_with(b"\n") && answer.len() < LONGEST_ANSWER {
+            let mut piece = [0; LONGEST_ANSWER];
+            match psql.read(&mut piece)? {
+                0 => break,
+                read => answer.extend_from_slice(&piece[..read]),
+            }
+        }
+        if answer.trim_ascii_end() != READY.as_bytes() {
             psql.finish()?;
             bail!("psql ended before it was ready");
         }
@@ -92,17 +97,13 @@ impl Guard {
     ///
     /// # Errors
     /// psql's own words, or that the script kept psql from succeeding.
-    pub fn finish(self, mut psql: Process) -> Result<()> {
+    pub fn finish(self, psql: Process) -> Result<()> {
         for name in self.script.left_out() {
             info!("the dump sets {name}, which this server does not have: left out");
         }
-        psql.close_input();
-        let mut answer = String::new();
-        let read = psql.output().take(LONGEST_ANSWER).read_to_string(&mut answer);
-        psql.finish()?;
-        read.context("cannot read psql's answer")?;
+        let answer = psql.answer()?;
         ensure!(
-            answer.trim_end() == self.key,
+            answer == self.key,
             "the script ended psql, or leaves a quotation open: no script of pg_dump does"
         );
         Ok(())

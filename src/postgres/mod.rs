@@ -10,6 +10,8 @@ mod databases;
 mod format;
 mod guard;
 mod leftovers;
+mod messages;
+mod patience;
 mod pooler;
 mod process;
 mod properties;
@@ -18,10 +20,9 @@ mod script;
 mod search_path;
 mod statements;
 
-use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, Context, Result};
 use log::{debug, Level};
@@ -33,6 +34,7 @@ pub use self::databases::{identifier, name_with, Databases, LONGEST_NAME};
 pub use self::format::Format;
 pub use self::guard::{explain, restricting, Guard};
 pub use self::leftovers::{Leftover, COMMENT, DRILL, UNFINISHED};
+use self::patience::Patience;
 pub use self::pooler::SHARED;
 pub use self::process::{is_broken_pipe, Process};
 pub use self::properties::Properties;
@@ -43,6 +45,8 @@ use crate::base::shutdown::Shutdown;
 
 const CONNECT: Policy =
     Policy { tries: 3, first_wait: Duration::from_secs(2), longest_wait: Duration::from_secs(10) };
+/// A question is answered within this time, or the server does not answer. [`Postgres::work`] may take longer.
+const QUICK: Duration = Duration::from_secs(120);
 /// libpq's settings that notice a server that is gone. The connection string's own settings win.
 const DEFAULTS: [(&str, &str); 5] = [
     ("application_name", "pgkeep"),
@@ -71,11 +75,19 @@ pub struct Postgres {
     psql: Programs,
     redactor: Redactor,
     shutdown: Shutdown,
+    stall_timeout: Duration,
 }
 
 impl Postgres {
-    /// The database that `connection` names. A forced `shutdown` ends the children.
-    pub fn new(connection: &Conninfo, clients: &Clients, redactor: &Redactor, shutdown: &Shutdown) -> Self {
+    /// The database that `connection` names. A forced `shutdown` ends the children, and so does a silence of
+    /// `stall_timeout`, unless the server works meanwhile.
+    pub fn new(
+        connection: &Conninfo,
+        clients: &Clients,
+        redactor: &Redactor,
+        shutdown: &Shutdown,
+        stall_timeout: Duration,
+    ) -> Self {
         let mut connection = connection.clone();
         for (keyword, value) in DEFAULTS {
             if connection.get(keyword).is_none() {
@@ -83,7 +95,8 @@ impl Postgres {
             }
         }
         let redactor = redactor.clone().and(connection.password());
-        Postgres { connection, psql: clients.newest().clone(), redactor, shutdown: shutdown.clone() }
+        let (psql, shutdown) = (clients.newest().clone(), shutdown.clone());
+        Postgres { connection, psql, redactor, shutdown, stall_timeout }
     }
 
     /// Another database of the same server.
@@ -103,8 +116,7 @@ impl Postgres {
     /// # Errors
     /// psql's own words of the last try.
     pub fn ask_server(&self) -> Result<Server> {
-        let sleep = |wait| self.shutdown.sleep_unless_forced(wait);
-        Ok(CONNECT.run(sleep, || self.ask().map_err(Attempt))?)
+        self.insist(|limit| self.ask_within(limit))
     }
 
     /// The same with one try.
@@ -112,11 +124,16 @@ impl Postgres {
     /// # Errors
     /// psql's own words.
     pub fn ask(&self) -> Result<Server> {
+        self.ask_within(self.quick())
+    }
+
+    /// The same within `limit`.
+    fn ask_within(&self, limit: Duration) -> Result<Server> {
         const QUERY: &str =
             "SELECT current_setting('server_version_num'), current_setting('server_version'), \
              pg_database_size(current_database());";
         let database = self.connection.get("dbname").unwrap_or_default();
-        let answer = self.query(QUERY).map_err(pooler::explain);
+        let answer = self.look_up(QUERY, limit).map_err(pooler::explain);
         let answer = answer.with_context(|| format!("cannot reach database \"{database}\""))?;
         parse_server(&answer).ok_or_else(|| anyhow!("psql answered \"{answer}\" to: {QUERY}"))
     }
@@ -137,34 +154,61 @@ impl Postgres {
         self.query(QUERY).inspect_err(|problem| debug!("the cluster has no identifier: {problem:#}")).ok()
     }
 
+    /// Three tries of something that gets the time it may take. A server that says nothing is not waited for three
+    /// times: all tries together have the time of one.
+    fn insist<T>(&self, attempt: impl Fn(Duration) -> Result<T>) -> Result<T> {
+        let end = Instant::now() + self.quick();
+        let left = || end.saturating_duration_since(Instant::now());
+        let sleep = |wait| self.shutdown.sleep_unless_forced(wait);
+        let attempt =
+            || attempt(left()).map_err(|failure| Attempt { failure, again: left() > 2 * CONNECT.first_wait });
+        Ok(CONNECT.run(sleep, attempt)?)
+    }
+
+    /// How long an answer may take.
+    fn quick(&self) -> Duration {
+        QUICK.min(self.stall_timeout)
+    }
+
     /// Has psql run a script (SQL and psql's own commands) in one transaction. Returns what it prints: rows, their values
     /// between tabs. It calls no function of the database's users: see [`search_path`].
     ///
     /// # Errors
-    /// psql's own words.
+    /// psql's own words, or that it is silent for too long.
     pub fn query(&self, script: &str) -> Result<String> {
-        self.run(&search_path::pinned(script))
+        self.look_up(script, self.quick())
     }
 
-    /// The same for statements that PostgreSQL runs in no transaction, such as CREATE DATABASE, each by itself.
+    /// The same for statements that PostgreSQL runs in no transaction, such as CREATE DATABASE, and for what takes the longer
+    /// the larger a database is: psql may be silent while its server process works.
     ///
     /// # Errors
-    /// psql's own words.
-    pub fn run(&self, script: &str) -> Result<String> {
+    /// Those of [`Postgres::query`].
+    pub fn work(&self, script: &str) -> Result<String> {
+        let (tagged, patience) = patience::with_server(self, self.quick());
+        tagged.run_psql(&format!("{}{script}", search_path::SESSION), patience)
+    }
+
+    /// As [`Postgres::query`], within `limit`.
+    fn look_up(&self, script: &str, limit: Duration) -> Result<String> {
+        self.run_psql(&search_path::pinned(script, limit), Patience::of(limit))
+    }
+
+    fn run_psql(&self, script: &str, patience: Patience) -> Result<String> {
         let mut command = self.psql(&self.psql);
         // -A, -t: bare values; -F: a separator that no version contains.
         command.args(["-A", "-t", "-F", "\t"]);
         // psql's words are all in its error.
-        let mut child = self.start("psql", Level::Debug, command, Stdio::piped())?;
+        let mut child = self.start("psql", Level::Debug, command, Stdio::piped(), patience)?;
         // psql reads faster than it answers, so neither waits for the other. One that ended says why.
-        let sent = child.input().write_all(script.as_bytes());
-        child.close_input();
-        let mut answer = Vec::new();
-        child.output().read_to_end(&mut answer).context("cannot read psql's answer")?;
-        child.finish()?;
-        sent.context("psql ended before its script did")?;
-        // In the database's encoding, which is not always UTF-8: a name in it is for people.
-        Ok(String::from_utf8_lossy(&answer).trim_end().to_owned())
+        let sent = child.write_all(script.as_bytes());
+        let sent = match sent {
+            Err(failure) if !is_broken_pipe(&failure) => return Err(failure),
+            sent => sent,
+        };
+        let answer = child.answer()?;
+        sent?;
+        Ok(answer)
     }
 
     /// Starts psql on a script that comes by its standard input.
@@ -172,10 +216,11 @@ impl Postgres {
     /// # Errors
     /// Where the program cannot be started.
     pub fn start_psql(&self, programs: &Programs) -> Result<Process> {
-        let mut command = self.psql(programs);
+        let (tagged, patience) = patience::with_server(self, self.stall_timeout);
+        let mut command = tagged.psql(programs);
         // -b: the statement that failed is shown.
         command.args(["-b", "-o", "/dev/null"]);
-        self.start("psql", Level::Warn, command, Stdio::piped())
+        self.start("psql", Level::Warn, command, Stdio::piped(), patience)
     }
 
     /// Starts pg_dump. A table's lock is waited for no longer than `lock_timeout`. The custom format is left
@@ -184,10 +229,12 @@ impl Postgres {
     /// # Errors
     /// Where the program cannot be started.
     pub fn dump(&self, programs: &Programs, format: Format, lock_timeout: Duration) -> Result<Process> {
-        let mut command = self.command(&programs.directory.join("pg_dump"));
+        // While it waits for a lock, it writes nothing.
+        let (tagged, patience) = patience::with_server(self, self.stall_timeout.max(lock_timeout));
+        let mut command = tagged.command(&programs.directory.join("pg_dump"));
         command.args(["--no-password", &format!("--format={format}"), "--compress=0"]);
         command.arg(format!("--lock-wait-timeout={}", lock_timeout.as_millis()));
-        self.start("pg_dump", Level::Warn, command, Stdio::null())
+        self.start("pg_dump", Level::Warn, command, Stdio::null(), patience)
     }
 
     /// Starts pg_restore on an archive of the custom format that comes by its standard input, or with
@@ -196,10 +243,11 @@ impl Postgres {
     /// # Errors
     /// Where the program cannot be started.
     pub fn start_pg_restore(&self, programs: &Programs, arguments: &[String]) -> Result<Process> {
-        let mut command = self.command(&programs.directory.join("pg_restore"));
+        let (tagged, patience) = patience::with_server(self, self.stall_timeout);
+        let mut command = tagged.command(&programs.directory.join("pg_restore"));
         // No other format is tried: pg_restore guesses by the first bytes.
         command.args(["--no-password", "--exit-on-error", "--format=custom"]).args(arguments);
-        self.start("pg_restore", Level::Warn, command, Stdio::piped())
+        self.start("pg_restore", Level::Warn, command, Stdio::piped(), patience)
     }
 
     /// -X: no psqlrc; -f -: messages name the line.
@@ -218,29 +266,39 @@ impl Postgres {
         command
     }
 
-    fn start(&self, name: &'static str, level: Level, command: Command, stdin: Stdio) -> Result<Process> {
-        process::start(name, level, command, stdin, self.redactor.clone(), &self.shutdown)
+    fn start(
+        &self,
+        name: &'static str,
+        level: Level,
+        command: Command,
+        stdin: Stdio,
+        patience: Patience,
+    ) -> Result<Process> {
+        process::start(name, level, command, stdin, self.redactor.clone(), &self.shutdown, patience)
     }
 }
 
-/// A failed try to connect: the next one may find the server up.
-struct Attempt(anyhow::Error);
+/// A failed try to connect: the next one may find the server up, if there is time for it.
+struct Attempt {
+    failure: anyhow::Error,
+    again: bool,
+}
 
 impl Retryable for Attempt {
     fn is_transient(&self) -> bool {
-        true
+        self.again
     }
 }
 
 impl std::fmt::Display for Attempt {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:#}", self.0)
+        write!(f, "{:#}", self.failure)
     }
 }
 
 impl From<Attempt> for anyhow::Error {
     fn from(attempt: Attempt) -> Self {
-        attempt.0
+        attempt.failure
     }
 }
 

@@ -10,17 +10,14 @@
 //! session mode gives too, and which a pool that has just begun does not give.
 
 use std::collections::HashSet;
-use std::io::{self, Read, Write};
 use std::process::Stdio;
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread;
 use std::time::Duration;
 
-use anyhow::{bail, ensure, Context, Error, Result};
+use anyhow::{bail, Context, Error, Result};
 use log::{debug, Level};
-use rustix::process::{kill_process_group, Pid, Signal};
 
-use super::{Postgres, Process};
+use super::patience::Patience;
+use super::{is_broken_pipe, Postgres, Process};
 
 /// Why it is refused, and what to do.
 pub const SHARED: &str = "the connection leads to a pooler that lends one server connection to many clients in turn \
@@ -35,6 +32,8 @@ const QUERY: &[u8] = b"SELECT pg_catalog.pg_backend_pid(), \
 const ROUNDS: usize = 4;
 /// In a pool of one backend in session mode, the second session waits for the end of the first.
 const LIMIT: Duration = Duration::from_secs(10);
+/// What is said of one that ended.
+const ENDED: &str = "psql does not say what serves it";
 /// More than an answer has.
 const LONGEST_ANSWER: usize = 1000;
 
@@ -45,12 +44,13 @@ impl Postgres {
     /// If that cannot be found out, because there cannot be two sessions.
     pub fn shares_backends(&self) -> Result<bool> {
         let (mut one, mut other) = (self.session()?, self.session()?);
-        let groups = [one.0.id(), other.0.id()];
-        let (asked, too_late) = within(LIMIT, groups, || ask(&mut one, &mut other))?;
-        // In order: one that is killed is an error in the server's log.
+        let asked = ask(&mut one, &mut other);
+        if asked.as_ref().is_err_and(|failure| !is_ended(failure)) {
+            // In a pool of one backend in session mode, the second session waits for the end of the first.
+            return asked.map(|_| false);
+        }
+        // In order: one that is killed is an error in the server's log. One that ended by itself knows why.
         let ended = one.0.finish().and(other.0.finish());
-        ensure!(!too_late, "of two sessions, one got no answer in {} s", LIMIT.as_secs());
-        // One that ended by itself knows why.
         ended.context("there cannot be two sessions at a time")?;
         let (ones, others) = asked?;
         debug!("two sessions were served by the backends {ones:?} and {others:?}");
@@ -60,7 +60,8 @@ impl Postgres {
     fn session(&self) -> Result<Session> {
         let mut command = self.psql(&self.psql);
         command.args(["-A", "-t"]);
-        Ok(Session(self.start("psql", Level::Debug, command, Stdio::piped())?))
+        let patience = Patience::of(LIMIT.min(self.quick()));
+        Ok(Session(self.start("psql", Level::Debug, command, Stdio::piped(), patience)?))
     }
 
     /// Refuses a pooler that shares backends. If that cannot be found out, there is no reason not to back up.
@@ -94,17 +95,17 @@ impl Session {
     /// What serves the session now: process, its start, the server's start.
     fn backend(&mut self) -> Result<String> {
         let mut answer = Vec::new();
-        let asked = self.0.input().write_all(QUERY);
-        while asked.is_ok() && !answer.ends_with(b"\n") && answer.len() < LONGEST_ANSWER {
+        self.0.write_all(QUERY)?;
+        while !answer.ends_with(b"\n") && answer.len() < LONGEST_ANSWER {
             let mut piece = [0; LONGEST_ANSWER];
-            match self.0.output().read(&mut piece)? {
+            match self.0.read(&mut piece)? {
                 0 => break,
                 read => answer.extend_from_slice(&piece[..read]),
             }
         }
         match String::from_utf8(answer) {
             Ok(answer) if answer.ends_with('\n') => Ok(answer.trim_end().to_owned()),
-            _ => bail!("psql does not say what serves it"),
+            _ => bail!(ENDED),
         }
     }
 }
@@ -134,23 +135,9 @@ fn are_shared(ones: &[String], others: &[String]) -> bool {
     !ones.is_disjoint(&others) || moved(&ones) || moved(&others)
 }
 
-/// Does something with two children, which are ended after `limit`. Returns its result, and whether they were.
-fn within<T>(limit: Duration, groups: [Pid; 2], work: impl FnOnce() -> T) -> io::Result<(T, bool)> {
-    let (busy, done) = mpsc::channel::<()>();
-    thread::scope(|scope| {
-        let watch = thread::Builder::new().spawn_scoped(scope, move || {
-            let too_late = done.recv_timeout(limit) == Err(RecvTimeoutError::Timeout);
-            if too_late {
-                for group in groups {
-                    let _ = kill_process_group(group, Signal::TERM);
-                }
-            }
-            too_late
-        })?;
-        let result = work();
-        drop(busy);
-        Ok((result, watch.join().unwrap_or_default()))
-    })
+/// Whether a session ended by itself.
+fn is_ended(failure: &Error) -> bool {
+    is_broken_pipe(failure) || failure.to_string() == ENDED
 }
 
 #[cfg(test)]

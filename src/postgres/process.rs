@@ -1,32 +1,36 @@
 //! Child processes: what they get, what they say, and how they end.
 
-use std::collections::VecDeque;
 use std::env;
 use std::ffi::OsStr;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
-use std::thread::{self, JoinHandle};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::{bail, Context, Result};
-use log::{debug, log, Level};
-use rustix::io::retry_on_intr;
+use anyhow::{bail, ensure, Context, Error, Result};
+use log::{debug, info, warn, Level};
+use rustix::event::{poll, PollFd, PollFlags, Timespec};
+use rustix::io::{ioctl_fionbio, retry_on_intr};
 use rustix::pipe::fcntl_setpipe_size;
 use rustix::process::{kill_process_group, waitid, Pid, Signal, WaitId, WaitIdOptions};
 
-use super::statements::Messages;
+use super::messages::Messages;
+use super::patience::{Patience, LOOKS};
 use crate::base::secret::Redactor;
 use crate::base::shutdown::{Shutdown, Watched};
+use crate::base::units;
 
 /// As large as Linux allows everybody (/proc/sys/fs/pipe-max-size).
 const PIPE_SIZE: usize = 1 << 20;
-/// An error shows this many of the first lines of a child's messages, and of the last. The log shows all.
-const FIRST_LINES: usize = 4;
-const LAST_LINES: usize = 4;
-/// Longer lines are cut when read, and cut again when shown, so that half a password at the cut is not shown.
-const LONGEST_LINE: u64 = 64 * 1024;
-const SHOWN_OF_A_LINE: usize = 4096;
+/// A child that is ended has this long to have its query cancelled on the server.
+const CANCEL_GRACE: Duration = Duration::from_secs(1);
+/// What not even SIGKILL ends in this time (a disk that does not answer) is left behind.
+const KILL_GRACE: Duration = Duration::from_secs(10);
+/// How often the end of a child is looked for: soon at first, and then less often.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 /// What a child gets of the environment, beside libpq's variables (`PG…`) and the locale (`LC_…`): where programs and
 /// temporary files are, who it is, the time zone, and where TLS and Kerberos keep their files.
 const PASSED_ON: [&str; 14] = [
@@ -59,10 +63,10 @@ fn is_passed_on(name: &OsStr) -> bool {
 }
 
 /// Starts a child in a process group of its own, so that a terminal's Ctrl-C does not reach it. What it says is
-/// logged at `level`. A forced `shutdown` ends it.
+/// logged at `level`. A forced `shutdown` ends it, and so does a silence beyond `patience`.
 ///
 /// # Errors
-/// Where the program cannot be started.
+/// If the program cannot be started.
 pub(super) fn start(
     name: &'static str,
     level: Level,
@@ -70,6 +74,7 @@ pub(super) fn start(
     stdin: Stdio,
     redactor: Redactor,
     shutdown: &Shutdown,
+    patience: Patience,
 ) -> Result<Process> {
     let program = command.get_program().to_string_lossy().into_owned();
     command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
@@ -79,16 +84,17 @@ pub(super) fn start(
     let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
         unreachable!("both were asked for as pipes");
     };
-    // With a larger pipe the child and this process take turns less often. A container may forbid it.
+    // These ends alone: those of the child block as ever. With a larger pipe the child and this process take turns less
+    // often. A container may forbid it.
+    ioctl_fionbio(&stdout, true)?;
     let _ = fcntl_setpipe_size(&stdout, PIPE_SIZE);
     let stdin = child.stdin.take();
     if let Some(stdin) = &stdin {
+        ioctl_fionbio(stdin, true)?;
         let _ = fcntl_setpipe_size(stdin, PIPE_SIZE);
     }
-    let messages = thread::Builder::new()
-        .name(format!("{name} messages"))
-        .spawn(move || relay_messages(name, level, BufReader::new(stderr), &redactor))?;
-    Ok(Process { name, child, group, stdin, stdout, messages: Some(messages), watched: Some(watched) })
+    let messages = Messages::relay(name, level, stderr, redactor)?;
+    Ok(Process { name, child, group, stdin, stdout, messages, patience, watched: Some(watched) })
 }
 
 /// A running child. Dropped before its end, it is killed with its whole process group.
@@ -98,7 +104,9 @@ pub struct Process {
     group: Pid,
     stdin: Option<ChildStdin>,
     stdout: ChildStdout,
-    messages: Option<JoinHandle<Vec<String>>>,
+    messages: Messages,
+    patience: Patience,
+    /// Until it has ended.
     watched: Option<Watched>,
 }
 
@@ -108,28 +116,79 @@ impl Process {
         self.group
     }
 
-    /// What it writes.
-    pub fn output(&mut self) -> &mut ChildStdout {
-        &mut self.stdout
+    /// Reads what it writes; 0 is its end.
+    ///
+    /// # Errors
+    /// A silence that lasts too long; the child is ended then.
+    pub fn read(&mut self, into: &mut [u8]) -> Result<usize> {
+        loop {
+            match self.stdout.read(into) {
+                Ok(read) => return Ok(read),
+                Err(problem) if problem.kind() == io::ErrorKind::Interrupted => {}
+                Err(problem) if problem.kind() == io::ErrorKind::WouldBlock => {
+                    self.wait("wrote nothing", |child, look| {
+                        poll_for(PollFd::new(&child.stdout, PollFlags::IN), look)
+                    })?;
+                }
+                Err(problem) => {
+                    return Err(problem).with_context(|| format!("cannot read from {}", self.name))
+                }
+            }
+        }
     }
 
-    /// What it reads, where it was started to. Before it is closed, the child is killed, unless
-    /// [`Process::finish`] or [`Process::close_input`] closes it: an end is something that a child acts upon.
-    pub fn input(&mut self) -> &mut ChildStdin {
+    /// Gives it something to read, if it was started to. Its input is closed by [`Process::finish`] alone,
+    /// and else only after it was killed: an end is something that a child acts upon.
+    ///
+    /// # Errors
+    /// If it has ended ([`is_broken_pipe`]), or takes nothing for too long; the child is ended then.
+    pub fn write_all(&mut self, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            match self.input().write(bytes) {
+                Ok(written) => bytes = &bytes[written..],
+                Err(problem) if problem.kind() == io::ErrorKind::Interrupted => {}
+                Err(problem) if problem.kind() == io::ErrorKind::WouldBlock => {
+                    self.wait("took nothing of its input", |child, look| {
+                        poll_for(PollFd::new(child.input(), PollFlags::OUT), look)
+                    })?;
+                }
+                Err(problem) => {
+                    return Err(problem).with_context(|| format!("{} ended too early", self.name))
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn input(&mut self) -> &mut ChildStdin {
         self.stdin.as_mut().expect("an input that is open")
     }
 
-    /// Tells the child that there is no more to read.
-    pub fn close_input(&mut self) {
+    /// Closes its input, and returns all that it writes once it has ended well.
+    ///
+    /// # Errors
+    /// Those of [`Process::read`] and [`Process::finish`].
+    pub(super) fn answer(mut self) -> Result<String> {
         self.stdin = None;
+        let (mut answer, mut piece) = (Vec::new(), [0; 4096]);
+        loop {
+            match self.read(&mut piece)? {
+                0 => break,
+                read => answer.extend_from_slice(&piece[..read]),
+            }
+        }
+        self.finish()?;
+        // In the database's encoding, which is not always UTF-8: a name in it is for people.
+        Ok(String::from_utf8_lossy(&answer).trim_end().to_owned())
     }
 
     /// Closes its input and waits for the end.
     ///
     /// # Errors
-    /// Any status but 0, with the child's last messages.
+    /// Any status but 0, with the child's last messages, and an end that does not come.
     pub fn finish(mut self) -> Result<()> {
-        self.close_input();
+        self.stdin = None;
+        self.wait("did not end", |child, look| child.ends_within(look))?;
         let (status, messages) = self.reap()?;
         if status.success() {
             return Ok(());
@@ -138,17 +197,76 @@ impl Process {
         bail!("{} failed ({status}): {messages}", self.name)
     }
 
+    /// Calls `ready` with a time to wait until it returns true. A child that does nothing for longer than patience allows
+    /// is ended.
+    fn wait(&mut self, what: &str, mut ready: impl FnMut(&mut Self, Duration) -> Result<bool>) -> Result<()> {
+        loop {
+            for _ in 0..LOOKS {
+                if ready(self, self.patience.look())? {
+                    return Ok(());
+                }
+            }
+            let excuse = self.patience.excuse();
+            // Asking takes its time.
+            if ready(self, Duration::ZERO)? {
+                return Ok(());
+            }
+            let silent = format!("{} {what} for {}", self.name, units::duration(self.patience.limit));
+            match excuse {
+                Ok(reason) => info!("{silent}, and goes on: {reason}"),
+                Err(reason) => {
+                    self.end();
+                    bail!("{silent} and was ended{reason}");
+                }
+            }
+        }
+    }
+
+    /// Ends it so that its query ends on the server, too.
+    fn end(&mut self) {
+        let _ = kill_process_group(self.group, Signal::INT);
+        let _ = self.ends_within(CANCEL_GRACE);
+        self.kill();
+    }
+
+    fn kill(&mut self) {
+        let _ = kill_process_group(self.group, Signal::KILL);
+        let ended = self.ends_within(KILL_GRACE).and_then(|ended| {
+            ensure!(ended, "not even SIGKILL ends process {}", self.group.as_raw_nonzero());
+            self.reap()
+        });
+        if let Err(failure) = ended {
+            warn!("{} is left behind: {failure:#}", self.name);
+            self.watched = None;
+        }
+    }
+
+    /// Waits for its end, and leaves it to be reaped.
+    fn ends_within(&self, length: Duration) -> Result<bool> {
+        let (end, mut pause) = (Instant::now() + length, FIRST_PAUSE);
+        let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        loop {
+            let status = retry_on_intr(|| waitid(WaitId::Pid(self.group), ended));
+            if status.with_context(|| format!("cannot wait for {}", self.name))?.is_some() {
+                return Ok(true);
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(false);
+            }
+            thread::sleep(pause.min(left));
+            pause = LONGEST_PAUSE.min(2 * pause);
+        }
+    }
+
+    /// Takes the status of a child that has ended.
     fn reap(&mut self) -> Result<(ExitStatus, Vec<String>)> {
-        let waiting = || format!("cannot wait for {}", self.name);
         // What the child has started and left behind would keep its standard error open. The group goes before
         // the child is reaped, while its id cannot be another's.
-        let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-        retry_on_intr(|| waitid(WaitId::Pid(self.group), ended)).with_context(waiting)?;
         let _ = kill_process_group(self.group, Signal::KILL);
-        let status = self.child.wait().with_context(waiting)?;
+        let status = self.child.wait().with_context(|| format!("cannot wait for {}", self.name))?;
         self.watched = None;
-        let messages = self.messages.take().map(JoinHandle::join);
-        Ok((status, messages.and_then(Result::ok).unwrap_or_default()))
+        Ok((status, self.messages.last_words()))
     }
 }
 
@@ -156,72 +274,19 @@ impl Drop for Process {
     fn drop(&mut self) {
         if self.watched.is_some() {
             debug!("ending {} (process group {})", self.name, self.group.as_raw_nonzero());
-            let _ = kill_process_group(self.group, Signal::KILL);
-            let _ = self.reap();
+            self.kill();
         }
     }
+}
+
+/// Whether an end of a pipe is ready, or becomes so within a time.
+fn poll_for(end: PollFd<'_>, length: Duration) -> Result<bool> {
+    let (mut ends, length) = ([end], Timespec::try_from(length)?);
+    Ok(retry_on_intr(|| poll(&mut ends, Some(&length)))? > 0)
 }
 
 /// Whether a failure is that the other end of a pipe was closed.
-pub fn is_broken_pipe(failure: &anyhow::Error) -> bool {
+pub fn is_broken_pipe(failure: &Error) -> bool {
     let io = failure.chain().find_map(|cause| cause.downcast_ref::<io::Error>());
     io.is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe)
-}
-
-/// Logs what a child says, line by line, and answers with the first and the last lines.
-fn relay_messages(name: &str, level: Level, mut messages: impl BufRead, redactor: &Redactor) -> Vec<String> {
-    let (mut first, mut last, mut left_out) = (Vec::new(), VecDeque::new(), false);
-    let mut statements = Messages::of(name);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        match messages.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line) {
-            Ok(0) | Err(_) => {
-                first.extend(left_out.then(|| "…".to_owned()));
-                first.extend(last);
-                return first;
-            }
-            Ok(_) => {}
-        }
-        let text = redactor.clean(String::from_utf8_lossy(&line).trim_end());
-        let text = statements.next(&text).unwrap_or_default();
-        if !line.ends_with(b"\n") {
-            // The rest is dropped unseen: half a password at its beginning would not be recognised.
-            let _ = messages.skip_until(b'\n');
-            statements.lost_track();
-        }
-        let text: String = text.chars().take(SHOWN_OF_A_LINE).collect();
-        if text.is_empty() {
-            continue;
-        }
-        log!(level, "{name} says: {text}");
-        if first.len() < FIRST_LINES {
-            first.push(text);
-            continue;
-        }
-        last.push_back(text);
-        if last.len() > LAST_LINES {
-            last.pop_front();
-            left_out = true;
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::base::secret::Secret;
-
-    #[test]
-    fn messages_are_redacted_and_bounded_and_the_first_and_last_are_kept() {
-        let redactor = Redactor::new([Secret::new("hush")]);
-        let text = format!("1\n2\n\n3 hush\n4\n{}\n'lost'\ntest: 6", "x".repeat(LONGEST_LINE as usize + 10));
-        let relay = |text: &str| relay_messages("test", Level::Debug, text.as_bytes(), &redactor);
-        assert_eq!(relay(&text), ["1", "2", "3 ***", "4", &"x".repeat(SHOWN_OF_A_LINE), "test: 6"]);
-        assert_eq!(
-            relay(&format!("{text}\n7\n8\n9\n")),
-            ["1", "2", "3 ***", "4", "…", "test: 6", "7", "8", "9"]
-        );
-        assert_eq!(relay("test: ALTER ROLE a PASSWORD 'b\nc'"), ["test: ALTER ROLE a PASSWORD ***"]);
-    }
 }

@@ -28,7 +28,7 @@ const CITES: [char; 7] = ['"', '«', '»', '„', '“', '”', '「'];
 const LONGEST_LABEL: usize = 24;
 
 /// The messages of one child, line by line.
-pub(super) struct Messages {
+pub(super) struct Statements {
     /// What each message begins with, but not its further lines.
     prefix: String,
     /// Whether the message may have a secret.
@@ -37,10 +37,10 @@ pub(super) struct Messages {
     quoted: bool,
 }
 
-impl Messages {
+impl Statements {
     /// Of the program of this name.
     pub fn of(program: &str) -> Self {
-        Messages { prefix: format!("{program}:"), sensitive: false, quoted: false }
+        Statements { prefix: format!("{program}:"), sensitive: false, quoted: false }
     }
 
     /// What may be shown of the next line, if anything.
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     fn shown(text: &str) -> Vec<String> {
-        let mut messages = Messages::of("psql");
+        let mut messages = Statements::of("psql");
         text.lines().filter_map(|line| messages.next(line)).collect()
     }
 

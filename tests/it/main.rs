@@ -31,3 +31,4 @@ mod servers;
 mod tidy;
 mod tls;
 mod two;
+mod waits;

@@ -244,17 +244,20 @@ impl Server {
     }
 }
 
-/// A directory for BACKUP_PG_BIN: the real psql, and a pg_dump that runs `script`, in which `$REAL "$@"` is
+/// A directory for BACKUP_PG_BIN: the real programs, but a pg_dump that runs `script`, in which `$REAL "$@"` is
 /// the real one. For what the real one does only on its worst days.
 pub fn wrapped_pg_dump(script: &str) -> tempfile::TempDir {
+    wrapped("pg_dump", &format!("case $1 in --version) exec $REAL --version;; esac\n{script}"))
+}
+
+/// The same with another program, also where its version is asked for.
+pub fn wrapped(program: &str, script: &str) -> tempfile::TempDir {
     let directory = tempfile::Builder::new().prefix("pgkeep-bin-").tempdir().expect("a directory");
-    let real = bin().join("pg_dump");
-    std::os::unix::fs::symlink(bin().join("psql"), directory.path().join("psql")).expect("psql");
-    let script = format!(
-        "#!/bin/sh\nREAL='{}'\ncase $1 in --version) exec $REAL --version;; esac\n{script}\n",
-        real.display()
-    );
-    let path = directory.path().join("pg_dump");
+    for name in ["psql", "pg_dump", "pg_restore"].iter().filter(|name| **name != program) {
+        std::os::unix::fs::symlink(bin().join(name), directory.path().join(name)).expect(name);
+    }
+    let script = format!("#!/bin/sh\nREAL='{}'\n{script}\n", bin().join(program).display());
+    let path = directory.path().join(program);
     fs::write(&path, script).expect("the wrapper");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("its mode");
     directory

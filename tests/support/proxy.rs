@@ -38,6 +38,8 @@ struct Shared {
     next: VecDeque<Option<Harm>>,
     /// What connections have met.
     met: Vec<Harm>,
+    /// Bytes to the client of the last connection that ended.
+    carried: u64,
     /// Nobody is there: connections are closed at once.
     away: bool,
     /// Not kept open by this: an end that is only shut down still takes what comes, and never reads it.
@@ -92,6 +94,11 @@ impl Proxy {
         self.shared.lock().unwrap().next.push_back(None);
     }
 
+    /// How many bytes the client of the last connection got.
+    pub fn carried(&self) -> u64 {
+        self.shared.lock().unwrap().carried
+    }
+
     /// Whether nobody is there.
     pub fn set_away(&self, away: bool) {
         self.shared.lock().unwrap().away = away;
@@ -125,6 +132,9 @@ impl Way {
         let mut passed = 0;
         while let Ok(read) = from.read(&mut buffer) {
             if read == 0 {
+                if !self.up {
+                    self.shared.lock().unwrap().carried = passed;
+                }
                 // The other direction goes on, as with a real one.
                 let _ = to.shutdown(Shutdown::Write);
                 return;

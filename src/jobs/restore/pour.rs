@@ -1,7 +1,7 @@
 //! A backup's way from the bucket into a database of its own.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::Write;
 use std::os::fd::AsRawFd;
 
 use anyhow::{Context, Result};
@@ -107,9 +107,9 @@ impl Restore<'_> {
             if left {
                 return Ok(());
             }
-            match child.input().write_all(bytes) {
-                Err(problem) if may_leave && problem.kind() == io::ErrorKind::BrokenPipe => left = true,
-                sent => sent.context("the restoring program ended too early")?,
+            match child.write_all(bytes) {
+                Err(failure) if may_leave && is_broken_pipe(&failure) => left = true,
+                sent => sent?,
             }
             Ok(())
         };
