@@ -23,10 +23,11 @@ use super::{is_broken_pipe, Postgres, Process};
 pub const SHARED: &str = "the connection leads to a pooler that lends one server connection to many clients in turn \
      (transaction or statement mode): what pg_dump and restores set, above all an empty search_path, would stay there and break the \
      applications; connect to the server itself, whose port usually is 5432, or to a pool in session mode";
-/// One statement, and so one transaction: harmless on a shared backend, and possible in statement mode. Process ids come
+/// One statement, and so one transaction: harmless on a shared backend, and possible in statement mode. No function or operator
+/// of the database's users is called, whatever the search path. Process ids come
 /// again, and servers behind one address may have the same ones, so times tell backends and servers apart.
 const QUERY: &[u8] = b"SELECT pg_catalog.pg_backend_pid(), \
-     (SELECT backend_start FROM pg_catalog.pg_stat_activity WHERE pid = pg_catalog.pg_backend_pid()), \
+     (SELECT backend_start FROM pg_catalog.pg_stat_activity WHERE pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()), \
      pg_catalog.pg_postmaster_start_time();\n";
 /// Other clients may borrow backends between the questions.
 const ROUNDS: usize = 4;

@@ -81,7 +81,7 @@ impl Keeper {
             }
             Some(Trouble::Postgres(harm, question)) => {
                 if !question {
-                    to_postgres.spare();
+                    to_postgres.spare(postgres::QUESTIONS);
                 }
                 to_postgres.harm(harm);
                 Box::new(|| {})

@@ -21,6 +21,10 @@ pub const PASSWORD: &str = "superusers-secret";
 /// Characters that mean something in a URI, in a keyword/value string, in a shell or in SQL.
 pub const HARD_PASSWORD: &str = r#"@:/?#%&='"\ "#;
 
+/// A backup asks so many questions, each by a connection of its own, before pg_dump's: the version, whether a pooler
+/// shares backends (by two), the database's properties, and the cluster's identifier.
+pub const QUESTIONS: usize = 5;
+
 /// Where this machine's server programs are.
 pub fn bin() -> &'static Path {
     static BIN: OnceLock<PathBuf> = OnceLock::new();

@@ -89,9 +89,9 @@ impl Proxy {
         self.shared.lock().unwrap().next.push_back(Some(harm));
     }
 
-    /// The next connection meets nothing.
-    pub fn spare(&self) {
-        self.shared.lock().unwrap().next.push_back(None);
+    /// The next `connections` meet nothing.
+    pub fn spare(&self, connections: usize) {
+        self.shared.lock().unwrap().next.extend((0..connections).map(|_| None));
     }
 
     /// How many bytes the client of the last connection got.
