@@ -265,6 +265,16 @@ impl Place {
         self.send(action(), action().body().as_bytes())
     }
 
+    /// The same if there is no object of this key.
+    pub fn complete_new(&self, key: &str, upload: &str, etag: &str) -> Answer {
+        let bucket = self.bucket();
+        let make =
+            || bucket.complete_multipart_upload(Some(&self.credentials), key, upload, [etag].into_iter());
+        let mut action = make();
+        action.headers_mut().insert("if-none-match", "*");
+        self.send(action, make().body().as_bytes())
+    }
+
     /// ListMultipartUploads.
     pub fn uploads(&self) -> Answer {
         let bucket = self.bucket();
