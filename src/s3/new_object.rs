@@ -161,23 +161,17 @@ impl Client {
         let Some(found) = found else {
             bail!("S3 acknowledged the upload of {place}, but does not have it");
         };
-        if self.is_whole(wanted, &found) {
-            return Ok(Made::Whole);
-        }
-        let wrong = match found.size == size {
-            true => anyhow!("S3 stored other bytes of {place} than were sent"),
-            false => anyhow!("S3 stored {} bytes of {place} instead of {size}", found.size),
-        };
+        let wrong = anyhow!("S3 stored {} bytes of {place} instead of {size}", found.size);
         match found.metadata(RUN_ID) {
-            Some(_) if claim.is_of(&found) => Err(match self.delete_object(&claim.key) {
+            Some(_) if !claim.is_of(&found) => Ok(Made::Taken),
+            // Of this run, or in a store that keeps no metadata.
+            _ if found.size == size => Ok(Made::Whole),
+            Some(_) => Err(match self.delete_object(&claim.key) {
                 Ok(()) => wrong.context("the upload went wrong, and was deleted again"),
                 Err(error) => {
                     wrong.context(format!("the upload went wrong and could not be deleted ({error})"))
                 }
             }),
-            Some(_) => Ok(Made::Taken),
-            // A store that keeps no metadata.
-            None if found.size == size => Ok(Made::Whole),
             None => {
                 Err(wrong.context("the upload went wrong; it is not deleted, as it may be somebody else's"))
             }
@@ -203,7 +197,8 @@ impl Client {
         Err(failure.into())
     }
 
-    /// Whether this object of the run is as it was sent.
+    /// Whether the object is of this run and as it was sent, so far as S3 tells. The answer to its making was lost, or
+    /// named other bytes: so its ETag counts too.
     fn is_whole(&self, wanted: Wanted<'_>, found: &Head) -> bool {
         let same = |part| self.check_etag("HeadObject", &wanted.claim.key, part, &found.headers).is_ok();
         wanted.claim.is_of(found) && found.size == wanted.size && wanted.part.is_none_or(same)
@@ -228,6 +223,7 @@ mod tests {
         Store,
         StoreLess,
         StoreWithoutMetadata,
+        StoreLessWithoutMetadata,
         /// And another run replaces it.
         Lose,
         /// And so there is nothing, but another run's object by now.
@@ -297,6 +293,7 @@ mod tests {
                         Deed::Store => Some((SIZE, run)),
                         Deed::StoreLess => Some((SIZE - 1, run)),
                         Deed::StoreWithoutMetadata => Some((SIZE, None)),
+                        Deed::StoreLessWithoutMetadata => Some((SIZE - 1, None)),
                         Deed::Lose => other,
                         Deed::RefuseConditions if !headers.contains_key("if-none-match") => Some((SIZE, run)),
                         Deed::RefuseConditions => return refusal("NotImplemented"),
@@ -333,6 +330,7 @@ mod tests {
             (Deed::Refuse("EntityTooLarge"), None, &Err("400 EntityTooLarge".into()), "HEAD PUT* PUT HEAD"),
             (Deed::StoreLess, None, &Err("was deleted again".into()), "HEAD PUT* HEAD DELETE"),
             (Deed::StoreWithoutMetadata, None, &whole, "HEAD PUT* HEAD"),
+            (Deed::StoreLessWithoutMetadata, None, &Err("it is not deleted".into()), "HEAD PUT* HEAD"),
         ] {
             let (client, store) = client(deed, object);
             let found = put(&client);

@@ -130,6 +130,46 @@ fn an_answer_that_is_not_s3s_is_told_as_such() {
 }
 
 #[test]
+fn what_a_proxy_repeats_is_told_in_part_and_without_its_signature() {
+    let s3 = s3::Server::start();
+    let (_, pgkeep) = shop(&s3);
+    for times in [1, 20_000] {
+        s3.fail(9, "GET", "list-type=2", Fault::Echo(times));
+        let log = pgkeep.fail(&["backup"]).log;
+        assert!(log.contains("502 BadGateway: the answer is not S3's: <html>Bad gateway for ***"), "{log}");
+        assert!(!log.contains(s3::ACCESS_KEY) && !log.contains("X-Amz"), "{log}");
+        assert!(log.len() < 10_000, "{}", log.len());
+        s3.calm();
+    }
+}
+
+#[test]
+fn a_key_that_no_listing_can_show_stops_no_backup() {
+    let s3 = s3::Server::start();
+    let (database, pgkeep) = shop(&s3);
+    let day = Utc::now().format("%Y-%m-%d");
+    let keys = ["\u{1}", "&#x1;", "<", "%", "\u{ffff}"]
+        .map(|odd| format!("{database}/{database}_{day}_00-00-00{odd}.sql.gz"));
+    keys.iter().for_each(|key| s3.plant(key, b"somebody else's"));
+    pgkeep.succeed(&["backup"]);
+    let listed = pgkeep.succeed(&["list"]).stdout;
+    assert!(listed.contains("\n1 backup of database "), "{listed}");
+    assert_eq!(s3.objects().len(), keys.len() + 1);
+}
+
+#[test]
+fn a_listing_that_goes_in_a_circle_is_an_error() {
+    let s3 = s3::Server::start();
+    let (_, pgkeep) = shop(&s3);
+    let page = "<ListBucketResult><IsTruncated>true</IsTruncated>\
+                <NextContinuationToken>once more</NextContinuationToken></ListBucketResult>";
+    s3.fail(9, "GET", "list-type=2", Fault::Document(page));
+    let log = pgkeep.fail(&["list"]).log;
+    assert!(log.contains("its pages go in a circle"), "{log}");
+    assert_eq!(s3.requests("GET", "list-type=2").len(), 2);
+}
+
+#[test]
 fn an_abort_that_fails_is_told_with_the_upload_id() {
     let s3 = s3::Server::start();
     let (_, pgkeep) = large(&s3);

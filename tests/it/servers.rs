@@ -9,6 +9,7 @@ use flate2::read::MultiGzDecoder;
 
 use crate::support::postgres::{self, noise, wrapped_pg_dump, SHOP};
 use crate::support::servers::{Damage, Kind, Place};
+use crate::two::Pair;
 
 /// Each test with each server, so that the name of one that fails says what and where.
 macro_rules! on_each_server {
@@ -45,6 +46,7 @@ on_each_server! {
     a_byte_that_arrives_changed_is_sent_again
     a_download_that_is_cut_off_goes_on
     what_arrives_is_checked
+    two_backups_at_once_do_each_other_no_harm
 }
 
 /// A database with a shop, and its name.
@@ -359,6 +361,31 @@ fn a_download_that_is_cut_off_goes_on(kind: Kind) {
     let log = place.behind(Damage::CutAnswer(20_000_000)).pgkeep(&database).succeed(&["verify"]).log;
     assert!(log.contains("broken off at byte ") && log.contains("going on from there"), "{log}");
     assert!(log.contains("is whole"), "{log}");
+}
+
+fn two_backups_at_once_do_each_other_no_harm(kind: Kind) {
+    for (database, rounds) in [(shop(), 5), (large(), 3)] {
+        let place = Place::new(kind);
+        let pgkeep = place.pgkeep(&database).with("BACKUP_LOG_LEVEL", "debug");
+        let mut met = 0;
+        for _ in 0..rounds {
+            let pair = Pair::run(&pgkeep);
+            assert_eq!(place.keys(), pair.keys, "{:#?}", pair.logs);
+            for key in &pair.keys {
+                pgkeep.succeed(&["verify", key]);
+                assert_eq!(place.delete(key).status, 204);
+            }
+            met += pair.met;
+        }
+        assert!(met > 0, "{database}");
+    }
+    // They all know preconditions, and so the loser of a race hears of it at once.
+    let place = Place::new(kind);
+    assert_eq!([(); 2].map(|()| place.put_new("new").status), [200, 412]);
+    let upload = place.begin_upload("new");
+    let part = place.upload_part("new", &upload, b"other", None);
+    let completed = place.complete_new("new", &upload, part.headers["etag"].to_str().expect("ASCII"));
+    assert_eq!(completed.status, 412, "{completed:?}");
 }
 
 fn what_arrives_is_checked(kind: Kind) {

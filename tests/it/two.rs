@@ -10,8 +10,43 @@ use crate::support::s3::{self, Fault, Preconditions};
 const WAY: Duration = Duration::from_millis(60);
 const OTHER: &str = "another pgkeep backs up this database to the same place";
 
-/// Pairs of backups, started at once, each pair with faults of its own. Each backup that succeeded has a whole object of
-/// its own, and there is no other; how many met the other one, and how many failed.
+/// What became of two backups that were started at once.
+#[derive(Default)]
+pub struct Pair {
+    /// The keys of those that succeeded, in their order.
+    pub keys: Vec<String>,
+    /// How many met the other one.
+    pub met: usize,
+    /// How many failed, because of the other one.
+    pub failed: usize,
+    pub logs: Vec<String>,
+}
+
+impl Pair {
+    pub fn run(pgkeep: &Pgkeep) -> Self {
+        let mut pair = Pair::default();
+        for mut run in [pgkeep.start(&["backup"]), pgkeep.start(&["backup"])] {
+            let status = run.wait();
+            let log = run.log();
+            pair.met += usize::from(log.contains(OTHER));
+            if status == 0 {
+                let line = log.lines().find(|line| line.contains("backup succeeded")).expect("the line");
+                let key = line.split_once("s3://").and_then(|(_, place)| place.split_once('/'));
+                let key = key.and_then(|(_, key)| key.split_once(".sql.gz")).expect("its key").0;
+                pair.keys.push(format!("{key}.sql.gz"));
+            } else {
+                assert!(log.contains("backup failed: ") && log.contains(OTHER), "{log}");
+                pair.failed += 1;
+            }
+            pair.logs.push(log);
+        }
+        pair.keys.sort_unstable();
+        pair
+    }
+}
+
+/// Pairs of backups, each with faults of its own. Each backup that succeeded has a whole object of its own, and there
+/// is no other; how many met the other one, and how many failed.
 fn pairs(rounds: u32, s3: &s3::Server, content: &str, faults: impl Fn()) -> (usize, usize) {
     let server = postgres::server();
     let database = server.database("two");
@@ -20,29 +55,15 @@ fn pairs(rounds: u32, s3: &s3::Server, content: &str, faults: impl Fn()) -> (usi
     let (mut met, mut failed) = (0, 0);
     for _ in 0..rounds {
         faults();
-        let (mut keys, mut logs) = (Vec::new(), Vec::new());
-        for mut run in [pgkeep.start(&["backup"]), pgkeep.start(&["backup"])] {
-            let status = run.wait();
-            let log = run.log();
-            met += usize::from(log.contains(OTHER));
-            if status == 0 {
-                let line = log.lines().find(|line| line.contains("backup succeeded")).expect("the line");
-                let key = line.split_once(&format!("s3://{}/", s3::BUCKET)).expect("its key").1;
-                keys.push(key.split_once(".sql.gz").expect("its end").0.to_owned() + ".sql.gz");
-            } else {
-                assert!(log.contains("backup failed: ") && log.contains(OTHER), "{log}");
-                failed += 1;
-            }
-            logs.push(log);
-        }
+        let pair = Pair::run(&pgkeep);
         s3.calm();
-        keys.sort_unstable();
-        assert_eq!(s3.backups(), keys, "{logs:#?}");
-        for key in &keys {
+        assert_eq!(s3.backups(), pair.keys, "{:#?}", pair.logs);
+        for key in &pair.keys {
             pgkeep.succeed(&["verify", key]);
         }
         assert_eq!(s3.pending_uploads(), [] as [&str; 0]);
         s3.clear();
+        (met, failed) = (met + pair.met, failed + pair.failed);
     }
     (met, failed)
 }

@@ -67,6 +67,8 @@ pub enum Fault {
     WrongSize(u64),
     /// Lets it through: the next one meets what is said next.
     Spare,
+    /// Answers 502 with the page of a proxy that repeats so many times what it was asked for.
+    Echo(usize),
 }
 
 /// What the server does with `If-None-Match: *`.
@@ -317,6 +319,11 @@ async fn answer(
         Some(Fault::Document(xml)) => {
             return Ok(Response::new(s3s::Body::from(Bytes::from_static(xml.as_bytes()))));
         }
+        Some(Fault::Echo(times)) => {
+            let line = format!("<p>cannot get <a href=\"{}\">it</a></p>\n", request.uri());
+            let page = format!("<html>Bad gateway for {ACCESS_KEY}\n{}</html>", line.repeat(times));
+            return Ok(answer_with(502, page));
+        }
         Some(Fault::Hold(time)) => tokio::time::sleep(time).await,
         // What happens behind the request.
         _ => {}
@@ -523,7 +530,9 @@ fn parameter<'a>(told: &'a str, name: &str) -> Option<&'a str> {
 
 /// An answer of S3 that says no.
 fn refusal(status: u16, code: &str) -> Response<s3s::Body> {
-    let xml = format!("<Error><Code>{code}</Code><Message>the test's own fault</Message></Error>");
-    let response = Response::builder().status(status).body(s3s::Body::from(Bytes::from(xml)));
-    response.expect("a response")
+    answer_with(status, format!("<Error><Code>{code}</Code><Message>the test's own fault</Message></Error>"))
+}
+
+fn answer_with(status: u16, body: String) -> Response<s3s::Body> {
+    Response::builder().status(status).body(s3s::Body::from(Bytes::from(body))).expect("a response")
 }

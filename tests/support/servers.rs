@@ -180,6 +180,14 @@ impl Place {
         self.send(self.bucket().put_object(Some(&self.credentials), key), bytes)
     }
 
+    /// Stores an object if there is none.
+    pub fn put_new(&self, key: &str) -> Answer {
+        let bucket = self.bucket();
+        let mut action = bucket.put_object(Some(&self.credentials), key);
+        action.headers_mut().insert("if-none-match", "*");
+        self.send(action, b"new")
+    }
+
     /// Stores an object with the checksum of other bytes.
     pub fn put_with_md5_of(&self, key: &str, bytes: &[u8], others: &[u8]) -> Answer {
         let bucket = self.bucket();
@@ -255,6 +263,16 @@ impl Place {
         let action =
             || bucket.complete_multipart_upload(Some(&self.credentials), key, upload, [etag].into_iter());
         self.send(action(), action().body().as_bytes())
+    }
+
+    /// The same if there is no object of this key.
+    pub fn complete_new(&self, key: &str, upload: &str, etag: &str) -> Answer {
+        let bucket = self.bucket();
+        let make =
+            || bucket.complete_multipart_upload(Some(&self.credentials), key, upload, [etag].into_iter());
+        let mut action = make();
+        action.headers_mut().insert("if-none-match", "*");
+        self.send(action, make().body().as_bytes())
     }
 
     /// ListMultipartUploads.
