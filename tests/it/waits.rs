@@ -145,8 +145,7 @@ fn a_psql_that_is_frozen_in_a_restore_is_ended_and_leaves_no_database() {
     let (_s3, pgkeep, _bin) = frozen_restore("frozen");
     let pgkeep = pgkeep.with("BACKUP_STALL_TIMEOUT", STALL);
     let log = pgkeep.fail(&["restore", "latest", "--database", "frozen_restored"]).log;
-    let said =
-        "restore failed: psql wrote nothing for 5.0 s and was ended (BACKUP_STALL_TIMEOUT): ";
+    let said = "restore failed: psql wrote nothing for 5.0 s and was ended (BACKUP_STALL_TIMEOUT): ";
     assert!(log.contains(said), "{log}");
     assert!(log.contains("was dropped again"), "{log}");
     assert!(!exists("frozen_restored"));
