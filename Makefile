@@ -32,6 +32,7 @@ bench: prerequisites ## measure pgkeep beside what people use today, and its gzi
 	@.ci/prerequisites peers
 	cargo bench --locked --bench compare
 	cargo bench --locked --bench restore
+	cargo bench --locked --bench far
 	cargo bench --locked --bench gzip
 
 bench-size: prerequisites ## send 60 GB through pgkeep; measure its memory, its temporary file and its parts

@@ -15,7 +15,7 @@
 //! | `daemon` | the loop, `BACKUP_ON_START`, the status file |
 //! | `jobs` | what is done for one database: backup, prune, restore, drill; `Job`, `Event` |
 //! | `store` | the bucket as backups: key grammar, listing, selection, retention |
-//! | `dump` | a dump's bytes, both ways: gzip, spool, gunzip, proof, read-ahead |
+//! | `dump` | a dump's bytes, both ways: gzip, spool, gunzip, proof |
 //! | `postgres` | connection strings, clients, child processes, databases, rights |
 //! | `s3` | signing, sending, retrying, multipart uploads, listing |
 //! | `schedule` | crontab(5) and time zone → next instant |
@@ -25,7 +25,7 @@
 //!
 //! ```text
 //! backup   postgres::process → dump::gzip → dump::spool → s3::part → s3::upload → compare the size
-//! restore  s3::download → dump::ahead → dump::gunzip (dump::proof) → postgres::process
+//! restore  s3::download (in ranges) → dump::gunzip (dump::proof) → postgres::guard → psql, or pg_restore
 //! ```
 //!
 //! # The promises

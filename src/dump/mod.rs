@@ -1,6 +1,5 @@
 //! A dump's bytes, both ways.
 
-pub mod ahead;
 mod archive;
 pub mod gunzip;
 pub mod gzip;

@@ -10,7 +10,6 @@ use anyhow::{ensure, Result};
 use super::Job;
 use crate::base::progress::{self, rate};
 use crate::base::units;
-use crate::dump::ahead::ReadAhead;
 use crate::dump::gunzip::unpack;
 use crate::store::Backup;
 
@@ -33,7 +32,7 @@ pub fn stream(
     let shown = Arc::clone(&counted);
     let _reporter =
         progress::report(move |elapsed| line(what, shown.load(Ordering::Relaxed), size, elapsed))?;
-    unpack(ReadAhead::new(object)?, backup.format, size, &counted, fetched, dump)
+    unpack(object, backup.format, size, &counted, fetched, dump)
 }
 
 fn line(what: &str, done: u64, size: u64, elapsed: Duration) -> String {

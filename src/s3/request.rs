@@ -15,7 +15,7 @@ use ureq::tls::{RootCerts, TlsConfig};
 use ureq::{Agent, AsSendBody, SendBody, Timeout};
 
 use super::limits::{Limit, Limits};
-use super::{Client, Fault, Metadata, Part, Result, S3Config, S3Error};
+use super::{download, Client, Fault, Metadata, Part, Result, S3Config, S3Error};
 use crate::base::retry::Policy;
 
 /// How long a signature is valid. It counts from a request's beginning, and only until S3 checks it.
@@ -56,6 +56,9 @@ pub(super) fn agent(config: &S3Config) -> Agent {
         .max_redirects(0)
         .timeout_resolve(Some(CONNECT_TIMEOUT))
         .timeout_connect(Some(CONNECT_TIMEOUT))
+        // A download's next ranges take the connections of those before.
+        .max_idle_connections(download::AT_ONCE)
+        .max_idle_connections_per_host(download::AT_ONCE)
         .user_agent(concat!("pgkeep/", env!("CARGO_PKG_VERSION")))
         .build()
         .new_agent()

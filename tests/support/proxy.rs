@@ -4,9 +4,10 @@
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// So many pieces of an answer trickle; the rest comes as it is.
 const TRICKLED: u32 = 60;
@@ -104,6 +105,11 @@ impl Proxy {
         self.shared.lock().unwrap().away = away;
     }
 
+    /// How many connections were carried.
+    pub fn connections(&self) -> usize {
+        self.shared.lock().unwrap().open.len() / 2
+    }
+
     /// Cuts every connection.
     pub fn cut(&self) {
         for stream in self.shared.lock().unwrap().open.drain(..).filter_map(|stream| stream.upgrade()) {
@@ -199,6 +205,59 @@ impl Way {
 
     fn note(&self) {
         self.shared.lock().unwrap().met.extend(self.harm);
+    }
+}
+
+/// How far away a server is.
+#[derive(Clone, Copy)]
+pub struct Distance {
+    pub round_trip: Duration,
+    /// Of each connection, in each direction.
+    pub bytes_per_second: f64,
+}
+
+impl Distance {
+    /// Begins to carry connections to a port of this machine, as if that were so far away; the port to connect to.
+    pub fn to(self, port: u16) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
+        let own = listener.local_addr().expect("its address").port();
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let Ok(server) = TcpStream::connect(("127.0.0.1", port)) else { continue };
+                let (client, server) = (Arc::new(client), Arc::new(server));
+                // TCP's own round trip, before the first request is sent.
+                let open = Instant::now() + self.round_trip;
+                self.carry(Arc::clone(&client), Arc::clone(&server), open);
+                self.carry(server, client, open);
+            }
+        });
+        own
+    }
+
+    fn carry(self, from: Arc<TcpStream>, to: Arc<TcpStream>, open: Instant) {
+        // More than what a window of TCP would hold is not on its way.
+        let (sent, pieces) = mpsc::sync_channel(128);
+        thread::spawn(move || {
+            let mut buffer = vec![0; 64 * 1024];
+            while let Ok(read) = (&*from).read(&mut buffer) {
+                if read == 0 || sent.send((Instant::now(), buffer[..read].to_vec())).is_err() {
+                    break;
+                }
+            }
+        });
+        thread::spawn(move || self.deliver(&pieces, &to, open));
+    }
+
+    fn deliver(self, pieces: &Receiver<(Instant, Vec<u8>)>, mut to: &TcpStream, open: Instant) {
+        let mut free = open;
+        for (sent, piece) in pieces {
+            free = free.max(sent) + Duration::from_secs_f64(piece.len() as f64 / self.bytes_per_second);
+            thread::sleep((free + self.round_trip / 2).saturating_duration_since(Instant::now()));
+            if to.write_all(&piece).is_err() {
+                return;
+            }
+        }
+        let _ = to.shutdown(Shutdown::Write);
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -16,7 +16,9 @@ use chrono::{SecondsFormat, TimeDelta, Utc};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use hyper::header::{HeaderValue, CONTENT_LENGTH, DATE, ETAG, IF_NONE_MATCH, RETRY_AFTER};
+use hyper::header::{
+    HeaderValue, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, IF_MATCH, IF_NONE_MATCH, RANGE, RETRY_AFTER,
+};
 use hyper::http::request::Parts;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -63,6 +65,12 @@ pub enum Fault {
     Document(&'static str),
     /// Lets it through, and tells another ETag than the right one.
     WrongEtag,
+    /// Lets it through, and tells a weak ETag, as a proxy in between may make of it.
+    WeakEtag,
+    /// Lets it through, and tells that other bytes are sent than were asked for.
+    WrongRange(&'static str),
+    /// Sends this whole object with status 200, whatever range was asked for.
+    Whole(&'static [u8]),
     /// Lets it through, and tells another size than the right one.
     WrongSize(u64),
     /// Lets it through: the next one meets what is said next.
@@ -98,7 +106,8 @@ struct Door {
     traps: Mutex<Vec<Trap>>,
     /// The faults that requests have met.
     sprung: Mutex<Vec<Fault>>,
-    /// Method, path and query of each request, in their order; without the signature.
+    /// Method, path and query of each request, in their order; without the signature. Behind them the range that is
+    /// asked for, and the ETag that the object has to have.
     seen: Mutex<Vec<String>>,
     /// The ETag that each part was acknowledged with, by upload and number.
     etags: Mutex<BTreeMap<(String, String), String>>,
@@ -173,6 +182,11 @@ impl Server {
         Server { url, directory, door, _runtime: runtime }
     }
 
+    /// Where it listens, for who stands in between.
+    pub fn port(&self) -> u16 {
+        self.url.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).expect("a port")
+    }
+
     /// The next `times` requests with this method, whose path and query contain `part`, meet the fault.
     pub fn fail(&self, times: u32, method: &'static str, part: &'static str, fault: Fault) {
         self.door.traps.lock().unwrap().push(Trap { method, part, times, fault });
@@ -238,11 +252,13 @@ impl Server {
         self.directory.path().join(BUCKET).join(key)
     }
 
-    /// Puts an object there, behind the server's back.
+    /// Puts an object there, behind the server's back. Who reads one that it replaces reads that one to its end.
     pub fn plant(&self, key: &str, bytes: &[u8]) {
         let path = self.path(key);
         fs::create_dir_all(path.parent().expect("a parent")).expect("its directory");
-        fs::write(path, bytes).expect("the object");
+        let mut file = tempfile::NamedTempFile::new_in(self.directory.path()).expect("a file");
+        file.write_all(bytes).expect("the object");
+        file.persist(path).expect("the object");
     }
 
     /// Multipart uploads that were neither completed nor aborted: this server keeps them as files.
@@ -283,7 +299,10 @@ async fn answer(
     }
     let query = request.uri().query().unwrap_or_default();
     let query: Vec<&str> = query.split('&').filter(|pair| !pair.starts_with("X-Amz-")).collect();
-    let told = format!("{} {}?{}", request.method(), request.uri().path(), query.join("&"));
+    let mut told = format!("{} {}?{}", request.method(), request.uri().path(), query.join("&"));
+    for header in [RANGE, IF_MATCH].map(|name| request.headers().get(name)).into_iter().flatten() {
+        told += &format!(" {}", header.to_str().expect("ASCII"));
+    }
     door.seen.lock().unwrap().push(told.clone());
     let fault = {
         let mut traps = door.traps.lock().unwrap();
@@ -324,6 +343,9 @@ async fn answer(
             let page = format!("<html>Bad gateway for {ACCESS_KEY}\n{}</html>", line.repeat(times));
             return Ok(answer_with(502, page));
         }
+        Some(Fault::Whole(object)) => {
+            return Ok(Response::new(s3s::Body::from(Bytes::from_static(object))));
+        }
         Some(Fault::Hold(time)) => tokio::time::sleep(time).await,
         // What happens behind the request.
         _ => {}
@@ -332,6 +354,7 @@ async fn answer(
         return Ok(Response::new(s3s::Body::from(Bytes::from(door.list_uploads(&told, day)))));
     }
     let (head, body) = request.into_parts();
+    let if_match = head.headers.get(IF_MATCH).cloned();
     if !door.note_metadata(&head) {
         return Ok(refusal(403, "AccessDenied"));
     }
@@ -350,6 +373,11 @@ async fn answer(
     }
     let answer = service.call(Request::from_parts(head, s3s::Body::from(Bytes::from(body)))).await;
     drop(turn);
+    if let (Some(etag), Ok(answer)) = (if_match, &answer) {
+        if answer.status().is_success() && answer.headers().get(ETAG) != Some(&etag) {
+            return Ok(refusal(412, "PreconditionFailed"));
+        }
+    }
     if let (Some(part), Ok(answer)) = (parameter(&told, "partNumber"), &answer) {
         if let Some(etag) = answer.headers().get(ETAG).and_then(|etag| etag.to_str().ok()) {
             let upload = parameter(&told, "uploadId").expect("the upload's id");
@@ -371,6 +399,15 @@ async fn answer(
         }
         (Some(Fault::WrongSize(size)), Ok(mut answer)) => {
             answer.headers_mut().insert(CONTENT_LENGTH, size.into());
+            Ok(answer)
+        }
+        (Some(Fault::WeakEtag), Ok(mut answer)) => {
+            let weak = [b"W/", answer.headers()[ETAG].as_bytes()].concat();
+            answer.headers_mut().insert(ETAG, HeaderValue::from_bytes(&weak).expect("an ETag"));
+            Ok(answer)
+        }
+        (Some(Fault::WrongRange(range)), Ok(mut answer)) => {
+            answer.headers_mut().insert(CONTENT_RANGE, HeaderValue::from_static(range));
             Ok(answer)
         }
         (Some(Fault::WrongTime(time)), Ok(mut answer)) => {
