@@ -8,12 +8,14 @@ mod support;
 
 use std::fs;
 use std::ops::Add;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
+use std::time::Duration;
 
 use measure::{median, Cost};
 use support::pgkeep::Pgkeep;
-use support::postgres::{self, noise, DOCUMENTS, EVENTS};
+use support::postgres::{self, noise, wrapped_pg_dump, DOCUMENTS, EVENTS};
 use support::s3;
 
 struct Bench {
@@ -40,6 +42,7 @@ fn main() {
         );
         compare(database);
     }
+    fail("mixed");
 }
 
 fn compare(database: &str) {
@@ -82,6 +85,27 @@ fn compare(database: &str) {
     });
     report("**pgkeep backup**", cost, base.expect("the bare dump"));
     assert_restores(&bench.s3, database);
+}
+
+/// What a failure at the end of a dump takes: its stack trace is made of the program's own symbols.
+fn fail(database: &str) {
+    let bin = wrapped_pg_dump(r#"$REAL "$@"; exit 1"#);
+    let s3 = s3::Server::undisturbed();
+    let pgkeep = Pgkeep::new(database, &s3).with("BACKUP_PG_BIN", bin.path().to_str().expect("UTF-8"));
+    let mut child = pgkeep.command(&["backup"]).stderr(Stdio::null()).spawn().expect("pgkeep");
+    let mut peak = 0;
+    while child.try_wait().expect("its status").is_none() {
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+        let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().unwrap_or(0);
+        peak = peak.max(kilobytes * 1024);
+        thread::sleep(Duration::from_millis(1));
+    }
+    // glibc's debugging information is read too, where it is installed. The image and the releases have no glibc.
+    let foreign = Path::new("/usr/lib/debug/.build-id").exists();
+    let note = if foreign { ", most of it glibc's debugging information" } else { "" };
+    println!("\na failed backup, its stack trace included: {:.1} MB{note}", peak as f64 / 1e6);
+    assert!(foreign || peak < 32_000_000, "too much memory");
 }
 
 /// The programs of PostgreSQL are found as the server's are.

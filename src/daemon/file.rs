@@ -155,7 +155,8 @@ impl Drop for Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::status::{reason, Drill, Failure, Newest};
+    use crate::base::logging::chain;
+    use crate::daemon::status::{Drill, Failure, Newest};
     use chrono::SubsecRound;
     use rustix::fs::{mknodat, FileType, Mode, CWD};
     use std::os::unix::fs::{chown, symlink};
@@ -192,7 +193,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("status.json");
         let failure = anyhow::anyhow!("\u{1}".repeat(100_000));
-        let drill = Some(Drill { time: Utc::now().trunc_subsecs(0), result: Err(reason(&failure)) });
+        let drill = Some(Drill { time: Utc::now().trunc_subsecs(0), result: Err(chain(&failure)) });
         let failure = Failure { time: Utc::now().trunc_subsecs(0), ..Failure::now(&failure) };
         let status = Status { failure: Some(failure), drill, ..Status::default() };
         status.write(&path).unwrap();

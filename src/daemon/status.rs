@@ -3,12 +3,10 @@
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{json, Value};
 
+use crate::base::logging::chain;
 use crate::base::units;
 use crate::jobs::Event;
 use crate::store::Backup;
-
-/// So many characters of a reason are kept: two of them fit the file, even if JSON needs six bytes for each character.
-const LONGEST_REASON: usize = 4_000;
 
 /// What the daemon knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,7 +59,7 @@ pub struct Failure {
 impl Failure {
     /// Noticed now.
     pub(super) fn now(failure: &anyhow::Error) -> Self {
-        Failure { time: Utc::now(), reason: reason(failure) }
+        Failure { time: Utc::now(), reason: chain(failure) }
     }
 }
 
@@ -82,7 +80,7 @@ impl Status {
                 self.drill = Some(Drill { time: Utc::now(), result: Ok(result) });
             }
             Event::DrillFailed { failure } => {
-                self.drill = Some(Drill { time: Utc::now(), result: Err(reason(failure)) });
+                self.drill = Some(Drill { time: Utc::now(), result: Err(chain(failure)) });
             }
             Event::BackupStarted { .. }
             | Event::Deleted { .. }
@@ -137,11 +135,6 @@ impl Status {
             })),
         })
     }
-}
-
-/// The chain of causes. The log has all of it.
-pub(super) fn reason(failure: &anyhow::Error) -> String {
-    format!("{failure:#}").chars().take(LONGEST_REASON).collect()
 }
 
 fn time(value: &Value) -> Option<DateTime<Utc>> {

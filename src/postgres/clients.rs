@@ -3,16 +3,12 @@
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{bail, Context, Result};
-use log::{debug, Level};
+use log::debug;
 
-use super::patience::Patience;
 use super::{process, Server, QUICK};
-use crate::base::secret::Redactor;
-use crate::base::shutdown::Shutdown;
 
 /// Where distributions keep clients of several majors side by side: Alpine, Debian, Red Hat.
 const LAYOUTS: [(&str, &str); 3] =
@@ -112,12 +108,7 @@ impl Clients {
 
 fn version_of(directory: &Path, limit: Duration) -> Result<Programs> {
     let program = directory.join("pg_dump");
-    let mut command = process::command(&program);
-    command.arg("--version");
-    let (redactor, shutdown, patience) = (Redactor::default(), Shutdown::default(), Patience::of(limit));
-    let started =
-        process::start("pg_dump", Level::Debug, command, Stdio::null(), redactor, &shutdown, patience);
-    let text = started?.answer().with_context(|| format!("{} --version", program.display()))?;
+    let text = process::ask("pg_dump", &program, "--version", limit)?;
     let version = text.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()));
     let version =
         version.with_context(|| format!("{} --version says \"{}\"", program.display(), text.trim()))?;

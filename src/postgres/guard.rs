@@ -18,16 +18,14 @@
 //!
 //! SQL is not looked at: it does what the role of the connection may do.
 
-use std::process::Stdio;
-
 use anyhow::{bail, ensure, Context, Error, Result};
-use log::info;
+use log::{debug, info};
 use rustix::process::{prlimit, Resource, Rlimit};
 use rustix::rand::{getrandom, GetRandomFlags};
 
 use super::process;
 use super::script::Script;
-use super::{Clients, Postgres, Process, Programs};
+use super::{Clients, Postgres, Process, Programs, QUICK};
 
 /// What psql says when it is connected.
 const READY: &str = "ready";
@@ -127,9 +125,8 @@ pub fn restricting(clients: &Clients) -> Result<&Programs> {
 
 /// Asks psql, without a connection.
 fn restricts(programs: &Programs) -> bool {
-    let mut psql = process::command(&programs.directory.join("psql"));
-    let help = psql.arg("--help=commands").stdin(Stdio::null()).output();
-    help.is_ok_and(|help| String::from_utf8_lossy(&help.stdout).contains("\\restrict "))
+    let help = process::ask("psql", &programs.directory.join("psql"), "--help=commands", QUICK);
+    help.inspect_err(|failure| debug!("{failure:#}")).is_ok_and(|help| help.contains("\\restrict "))
 }
 
 /// A script that psql stopped at one of its commands is named for what it is.

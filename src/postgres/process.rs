@@ -97,6 +97,19 @@ pub(super) fn start(
     Ok(Process { name, child, group, stdin, stdout, messages, patience, watched: Some(watched) })
 }
 
+/// What a program prints that is called with one argument and needs no server, such as its version.
+///
+/// # Errors
+/// If it cannot be started, fails, or is silent for `limit`.
+pub(super) fn ask(name: &'static str, program: &Path, argument: &str, limit: Duration) -> Result<String> {
+    let mut command = command(program);
+    command.arg(argument);
+    let (redactor, shutdown, patience) = (Redactor::default(), Shutdown::default(), Patience::of(limit));
+    start(name, Level::Debug, command, Stdio::null(), redactor, &shutdown, patience)?
+        .answer()
+        .with_context(|| format!("{} {argument}", program.display()))
+}
+
 /// A running child. Dropped before its end, it is killed with its whole process group.
 pub struct Process {
     name: &'static str,
