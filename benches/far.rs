@@ -26,7 +26,7 @@ fn main() {
     println!("\n{:.0} MB of backup\n", size as f64 / 1e6);
     println!("| round trip, speed of a connection | | time | | memory |");
     println!("| --- | --- | ---: | ---: | ---: |");
-    for (milliseconds, megabytes) in [(0, 1000.0), (50, 20.0), (100, 20.0), (200, 5.0), (400, 5.0)] {
+    for (milliseconds, megabytes) in [(50, 20.0), (100, 20.0), (200, 5.0), (400, 5.0)] {
         let round_trip = Duration::from_millis(milliseconds);
         let url = format!(
             "http://127.0.0.1:{}",

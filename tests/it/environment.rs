@@ -16,7 +16,7 @@ fn curious_programs(notes: &Path) -> tempfile::TempDir {
     for program in ["pg_dump", "psql", "pg_restore"] {
         let (real, notes) = (postgres::bin().join(program), notes.display());
         let script = format!(
-            "#!/bin/sh\nwhat={program}; [ \"$1\" != --version ] || what=$what-version\n\
+            "#!/bin/sh\nwhat={program}; case $1 in --version|--help=*) what=$what-version;; esac\n\
              cat /proc/$$/environ >'{notes}'/$what.$$\nexec '{}' \"$@\"\n",
             real.display()
         );
@@ -74,5 +74,5 @@ fn a_child_gets_what_it_needs_and_nothing_else() {
         assert_eq!(has_password, !program.ends_with("-version"), "{program}");
     }
     let seen: Vec<&str> = seen.keys().map(String::as_str).collect();
-    assert_eq!(seen, ["pg_dump", "pg_dump-version", "pg_restore", "psql"]);
+    assert_eq!(seen, ["pg_dump", "pg_dump-version", "pg_restore", "psql", "psql-version"]);
 }

@@ -295,13 +295,13 @@ fn a_restore_that_waits_for_a_range_is_stopped_at_once() {
     s3.fail(1, "GET", "bytes=3145728-", Fault::SlowDown(60));
     let mut running = pgkeep.start(&["restore", "latest", "--database", "waiting"]);
     let waits = "SELECT count(*) FROM pg_stat_activity
-                 WHERE datname = 'waiting' AND query LIKE 'COPY %' AND wait_event = 'ClientRead'";
+                 WHERE datname LIKE 'waiting%' AND query LIKE 'COPY %' AND wait_event = 'ClientRead'";
     wait_for("rows on their way", || (server.psql("postgres", waits).trim() == "1").then_some(()));
     thread::sleep(Duration::from_secs(2));
     let started = Instant::now();
     running.signal(Signal::TERM);
     assert_eq!(running.wait(), 143, "{}", running.log());
-    assert!(running.log().contains("the database \"waiting\" was dropped again"), "{}", running.log());
+    assert!(running.log().contains("was dropped again"), "{}", running.log());
     assert!(running.log().contains("stopped by a signal"), "{}", running.log());
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}: {}", started.elapsed(), running.log());
 }
