@@ -62,7 +62,7 @@ pub fn end_with_this_process(id: u32, signal: &str, directory: &Path) -> ChildSt
     let mut watch = Command::new("sh")
         .args([
             "-c",
-            r#"cat >/dev/null; kill -"$1" "$2"; while kill -0 "$2"; do sleep 0.05; done; rm -rf "$3""#,
+            r#"cat >/dev/null; kill -"$1" "$2"; while kill -0 "$2" && ! grep -q "^State:.Z" "/proc/$2/status"; do sleep 0.05; done; rm -rf "$3""#,
             "sh",
             signal,
             &id.to_string(),
