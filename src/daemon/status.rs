@@ -1,4 +1,4 @@
-//! What the daemon knows, for `pgkeep health`, which asks nobody else.
+//! What the daemon knows. It is for `pgkeep health`, which asks nobody else.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{json, Value};
@@ -7,7 +7,8 @@ use crate::base::units;
 use crate::jobs::Event;
 use crate::store::Backup;
 
-/// So many characters of a reason are kept: two of them fit the file, even if JSON needs six bytes for each character.
+/// At most this many characters of a reason are kept. So two reasons fit into the file, even if JSON needs
+/// six bytes for each character.
 const LONGEST_REASON: usize = 4_000;
 
 /// What the daemon knows.
@@ -19,11 +20,11 @@ pub struct Status {
     pub alive: DateTime<Utc>,
     /// The newest backup in the bucket.
     pub newest: Option<Newest>,
-    /// The last failure, of a backup or of a look into the bucket.
+    /// The last failure of a backup, or of a look into the bucket.
     pub failure: Option<Failure>,
-    /// When the backup began that is running.
+    /// When the running backup began.
     pub running_since: Option<DateTime<Utc>>,
-    /// When the backup began that an earlier daemon died in, if none has ended since.
+    /// When the backup began during which an earlier daemon died, if no backup has ended since.
     pub broken_off: Option<DateTime<Utc>>,
     /// When the schedule fires next.
     pub next_fire: Option<DateTime<Utc>>,
@@ -34,7 +35,7 @@ pub struct Status {
 /// How a drill ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Drill {
-    /// When.
+    /// When it ended.
     pub time: DateTime<Utc>,
     /// What was restored, or why it could not be.
     pub result: Result<String, String>,
@@ -59,14 +60,14 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// Noticed now.
+    /// A failure that is noticed now.
     pub(super) fn now(failure: &anyhow::Error) -> Self {
         Failure { time: Utc::now(), reason: reason(failure) }
     }
 }
 
 impl Status {
-    /// Takes note of an event.
+    /// Updates the status after an event.
     pub(super) fn hear(&mut self, event: &Event) {
         match event {
             Event::BackupSucceeded { backup, .. } => {
@@ -93,7 +94,7 @@ impl Status {
         }
     }
 
-    /// What a file says; `None` if it makes no sense.
+    /// The status in a file. `None` if the file makes no sense.
     pub(super) fn parse(value: &Value) -> Option<Self> {
         let newest = &value["last_success"];
         let failure = &value["last_failure"];
@@ -118,7 +119,7 @@ impl Status {
         })
     }
 
-    /// What the file says.
+    /// The status as JSON, for the file.
     pub(super) fn json(&self) -> Value {
         let show = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Secs, true);
         json!({
@@ -139,7 +140,7 @@ impl Status {
     }
 }
 
-/// The chain of causes. The log has all of it.
+/// The chain of causes, cut. The log has all of it.
 pub(super) fn reason(failure: &anyhow::Error) -> String {
     format!("{failure:#}").chars().take(LONGEST_REASON).collect()
 }
