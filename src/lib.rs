@@ -1,7 +1,8 @@
 //! pgkeep keeps a PostgreSQL database safe in S3-compatible storage.
 //!
-//! On a cron schedule it dumps the database, gzips the dump, uploads it, proves that what arrived is a whole
-//! backup, and deletes what the retention policy lets go. It gives the data back with one command.
+//! On a cron schedule it dumps the database, compresses the dump with gzip, uploads it, proves that what
+//! arrived is a whole backup, and deletes the backups that the retention policy no longer keeps. One command
+//! restores the data.
 //!
 //! # The map
 //!
@@ -10,12 +11,12 @@
 //! | floor | what is there |
 //! | --- | --- |
 //! | `main.rs` | parse, load, start the log, run one command, exit status |
-//! | `commands` | one file a command: its options, its help, what it prints |
+//! | `commands` | one file for each command: its options, its help, what it prints |
 //! | `config` | environment → jobs; the table of variables |
 //! | `daemon` | the loop, `BACKUP_ON_START`, the status file |
 //! | `jobs` | what is done for one database: backup, prune, restore, drill; `Job`, `Event` |
 //! | `store` | the bucket as backups: key grammar, listing, selection, retention |
-//! | `dump` | a dump's bytes, both ways: gzip, spool, gunzip, proof |
+//! | `dump` | a dump's bytes, in both directions: gzip, spool, gunzip, proof |
 //! | `postgres` | connection strings, clients, child processes, databases, rights |
 //! | `s3` | signing, sending, retrying, multipart uploads, listing |
 //! | `schedule` | crontab(5) and time zone → next instant |
@@ -30,11 +31,11 @@
 //!
 //! # The promises
 //!
-//! An object with a backup's name is a whole backup; anything else leaves no object. Nothing is deleted but
-//! expired backups of this database, by exact name, never the newest, and nothing while something looks wrong. A failure
-//! is loud and does not stop the next
-//! run. No secret is shown. Memory does not grow with the database. SIGTERM lets a running backup finish.
-//! `gunzip` and `psql` restore a backup without pgkeep.
+//! An object with a backup's name is a whole backup; a backup that failed leaves no object. pgkeep deletes
+//! only expired backups of this database, by exact name, never the newest one, and nothing while something
+//! looks wrong. A failure is loud and does not stop the next run. No secret is shown. Memory does not grow
+//! with the database. SIGTERM lets a running backup finish. `gunzip` and `psql` restore a backup without
+//! pgkeep.
 
 pub mod base;
 pub mod commands;

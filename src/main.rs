@@ -1,4 +1,4 @@
-//! The `pgkeep` program: chooses a command, and turns its outcome into an exit status.
+//! The `pgkeep` program: chooses a command and turns its outcome into an exit status.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -13,7 +13,7 @@ const FAILED: u8 = 1;
 const WRONG_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    // Before anything else, while there is one thread: errors carry stack traces only with it.
+    // First of all, while there is only one thread: errors carry stack traces only if this is set.
     std::env::set_var("RUST_BACKTRACE", "1");
     let command = match commands::parse(std::env::args_os().skip(1)) {
         Ok(Request::Do(command)) => command,
@@ -21,7 +21,7 @@ fn main() -> ExitCode {
             return ExitCode::from(if output::text(&text).is_ok() { 0 } else { FAILED });
         }
         Err(problem) => {
-            // Whether or not somebody reads it.
+            // It does not matter whether somebody reads it.
             let _ = writeln!(io::stderr(), "pgkeep: {problem}; pgkeep --help lists the commands");
             return ExitCode::from(WRONG_USAGE);
         }
@@ -33,12 +33,12 @@ fn main() -> ExitCode {
             for problem in problems {
                 error!("{problem}");
             }
-            // Health checks know no other status for "not well".
+            // For a health check, no other status means "not well".
             return ExitCode::from(if command == Command::Health { FAILED } else { WRONG_USAGE });
         }
     };
     if let Some(zone) = config.time_zone() {
-        // It may come from TZ_FILE. The log begins a thread.
+        // The zone may come from TZ_FILE. This comes before the log, because the log starts a thread.
         std::env::set_var("TZ", zone);
     }
     let _log = logging::start(config.log_level());
@@ -59,7 +59,8 @@ fn run(command: &Command, config: &Config) -> Result<ExitCode> {
         Outcome::Failed
     });
     Ok(match (outcome, shutdown.forced()) {
-        // The daemon survives a backup that was ended; other work was done before the signal could end it.
+        // The daemon survives when a backup is ended. All other commands were done before the signal could
+        // end them.
         (Outcome::Done, Some(status)) if *command == Command::Run => ExitCode::from(u8::try_from(status)?),
         (Outcome::Done, _) => ExitCode::SUCCESS,
         (Outcome::Failed, Some(status)) => ExitCode::from(u8::try_from(status)?),

@@ -1,13 +1,13 @@
-//! Texts that nobody would write, for whatever reads texts from outside: made from right ones by cutting,
-//! doubling, swapping and putting in what means something somewhere.
+//! Texts that nobody would write, to test everything that reads texts from outside. They are made from right
+//! texts: by cutting, doubling, swapping, and inserting pieces that mean something somewhere.
 //!
-//! `make test` makes a few rounds, always the same; `make fuzz` makes many (`PGKEEP_FUZZ_ROUNDS`) from another seed each
-//! time, which a failing test shows and `PGKEEP_FUZZ_SEED` repeats.
+//! `make test` makes a few rounds, always the same ones. `make fuzz` makes many (`PGKEEP_FUZZ_ROUNDS`), from
+//! another seed each time. A failing test shows the seed; set `PGKEEP_FUZZ_SEED` to repeat it.
 
 use std::env;
 use std::time::{Duration, Instant};
 
-/// Nothing that is read takes as long.
+/// Reading a text never takes this long.
 const HANG: Duration = Duration::from_secs(10);
 const SEED: u64 = 1;
 const ROUNDS: usize = 3_000;
@@ -54,13 +54,13 @@ const TOKENS: [&str; 40] = [
     "&#0;",
 ];
 
-/// Gives `check` many texts made from `seeds`; panics where it panics or hangs, and says with which text.
+/// Gives `check` many texts made from `seeds`. Panics if `check` panics or hangs, and shows the text.
 pub fn feed(seeds: &[&str], check: impl Fn(&str)) {
     let number = |name: &str| env::var(name).ok().and_then(|text| text.parse().ok());
     let seed = number("PGKEEP_FUZZ_SEED").unwrap_or(SEED);
     let rounds =
         number("PGKEEP_FUZZ_ROUNDS").map_or(ROUNDS, |rounds| usize::try_from(rounds).expect("a number"));
-    // Shown where the test fails.
+    // Shown only if the test fails.
     println!("PGKEEP_FUZZ_SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     for _ in 0..rounds {
@@ -89,7 +89,7 @@ fn mutated(seeds: &[&str], random: &mut fastrand::Rng) -> String {
             3 => text.replace_range(from..to, &pick(random)),
             _ => text.insert(from, random.char(..)),
         }
-        // Doubled often enough, a text would grow without bound.
+        // A text that is doubled often would grow without limit.
         let end = (0..=text.len().min(2_000)).rev().find(|at| text.is_char_boundary(*at));
         text.truncate(end.unwrap_or_default());
     }

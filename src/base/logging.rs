@@ -1,4 +1,4 @@
-//! Log lines: `2026-11-23T03:00:00.123Z INFO message`, one line an event, on standard error.
+//! Log lines on standard error, one line for each event: `2026-11-23T03:00:00.123Z INFO message`.
 
 use std::backtrace::Backtrace;
 use std::io::{self, IsTerminal, Write};
@@ -14,20 +14,20 @@ use time::macros::format_description;
 use super::outbox::Outbox;
 use super::units;
 
-/// A longer line is cut in its middle.
+/// Longer lines are cut in the middle.
 const LONGEST_LINE: usize = 16 * 1024;
-/// And so is a longer chain of causes.
+/// Longer chains of causes are cut too.
 const LONGEST_CHAIN: usize = 4 * 1024;
-/// At an orderly end the lines that are left have this long to be read.
+/// At an orderly end, this is how long the remaining lines may wait for their reader.
 const LAST_LINES: Duration = Duration::from_secs(5);
-/// Back to the beginning of a terminal's line, and nothing behind it (ECMA-48, CR and EL).
+/// Goes back to the beginning of a terminal's line and clears the line (ECMA-48, CR and EL).
 const CLEAR: &str = "\r\x1b[K";
 
 static OUTBOX: Outbox = Outbox::new();
 
-/// Starts logging at `level` and makes panics log lines. Only pgkeep's own lines are shown: those of the
-/// HTTP client would carry signed URLs. Lines are written on a thread of their own; those that are left when the answer is
-/// dropped are waited for.
+/// Starts logging at `level` and turns panics into log lines. Only pgkeep's own lines are shown: the HTTP
+/// client's lines would contain signed URLs. A thread writes the lines. Dropping the result waits for the
+/// remaining lines.
 pub fn start(level: LevelFilter) -> Started {
     let config = ConfigBuilder::new()
         .set_time_format_custom(format_description!(
@@ -41,7 +41,7 @@ pub fn start(level: LevelFilter) -> Started {
         .build();
     OUTBOX.deliver();
     let lines = Lines { terminal: io::stderr().is_terminal(), line: Vec::new() };
-    // Fails only where a logger is set already, which then goes on.
+    // Fails only if a logger is set already. That one then stays.
     if log::set_boxed_logger(Box::new(OneLine(WriteLogger::new(level, config, lines)))).is_ok() {
         log::set_max_level(level);
     }
@@ -53,7 +53,7 @@ pub fn start(level: LevelFilter) -> Started {
     Started(())
 }
 
-/// The log is open. Dropped, it waits a few seconds for its last lines to be read.
+/// The log is open. Dropping this waits a few seconds until the last lines are read.
 #[must_use]
 pub struct Started(());
 
@@ -63,18 +63,18 @@ impl Drop for Started {
     }
 }
 
-/// Waits until every line is written, but no longer than `most`: for an end that drops nothing.
+/// Waits until every line is written, but no longer than `most`: for an exit that drops nothing.
 pub fn flush(most: Duration) {
     OUTBOX.flush(most);
 }
 
-/// Replaces the live line of a terminal, which no line feed ends; log lines take its place.
+/// Replaces the live line of a terminal. The live line has no line feed at its end; log lines overwrite it.
 pub fn show_live(line: &str) {
     OUTBOX.live(format!("{CLEAR}{line}").into_bytes());
 }
 
-/// The chain of causes of a failure, for a line of the log or a field of a file. Texts from outside can be long: of a long
-/// chain, the beginning says what failed and the end why.
+/// The chain of causes of a failure, for a log line or a field of a file. Texts from outside can be long. A
+/// long chain is cut in the middle: its beginning says what failed, its end says why.
 pub fn chain(failure: &Error) -> String {
     units::shortened(format!("{failure:#}"), LONGEST_CHAIN)
 }
@@ -85,7 +85,7 @@ pub fn failure(what: &str, failure: &Error) {
     trace(failure.backtrace());
 }
 
-/// Logs the frames of pgkeep's own functions: the runtime's and the libraries' say nothing more.
+/// Logs the frames of pgkeep's own functions. The frames of the runtime and the libraries add nothing.
 pub fn trace(trace: &Backtrace) {
     let text = trace.to_string();
     let mut lines = text.lines().map(str::trim).peekable();
@@ -100,8 +100,8 @@ pub fn trace(trace: &Backtrace) {
     }
 }
 
-/// Escapes control characters, so that a text from outside can neither start a log line of its own nor
-/// steer a terminal, and bounds the line.
+/// Escapes control characters and limits the length of the line. So a text from outside can neither start a
+/// log line nor control a terminal.
 struct OneLine<L>(L);
 
 impl<L: Log> Log for OneLine<L> {
@@ -122,9 +122,9 @@ impl<L: Log> Log for OneLine<L> {
     }
 }
 
-/// Gathers the pieces of a line and sends it off.
+/// Collects the pieces of a line and sends the whole line.
 struct Lines {
-    /// A live line may have to make room.
+    /// Whether this is a terminal, where a live line may have to be cleared first.
     terminal: bool,
     line: Vec<u8>,
 }
@@ -146,13 +146,13 @@ impl Write for Lines {
     }
 }
 
-/// Escapes what would begin a line or steer a terminal.
+/// Escapes what would start a line or control a terminal.
 pub(crate) fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
             '\t' => line.push(c),
-            // A line feed as \n; the two Unicode line separators break lines in some viewers too.
+            // A line feed becomes \n. Some viewers also break lines at the two Unicode line separators.
             c if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') => line.extend(c.escape_default()),
             c => line.push(c),
         }

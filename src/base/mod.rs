@@ -1,4 +1,4 @@
-//! The ground: what every floor may use, and what uses none of them.
+//! The ground floor: every floor may use it, and it uses none of them.
 
 #[cfg(test)]
 pub mod fuzz;

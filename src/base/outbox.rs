@@ -1,5 +1,5 @@
-//! The log's way to standard error: a bounded queue, and a thread that writes. Whoever logs never waits for whoever
-//! reads: a pipe that nobody empties stops neither a backup nor a signal.
+//! The log's way to standard error: a bounded queue and a thread that writes. Logging never waits for the
+//! reader: a pipe that nobody empties stops neither a backup nor a signal.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use chrono::Utc;
 
-/// So much waits for a reader; beyond that the oldest goes.
+/// At most this many texts wait for a reader. If there are more, the oldest is dropped.
 const MOST_TEXTS: usize = 2000;
 const MOST_BYTES: usize = 256 * 1024;
-/// A terminal or pipe that somebody has made non-blocking is tried again after this time.
+/// If somebody has made the terminal or pipe non-blocking, the next try comes after this time.
 const NOT_READY: Duration = Duration::from_millis(10);
 
-/// Texts on their way.
+/// Texts that wait to be written.
 pub(super) struct Outbox {
     state: Mutex<State>,
     changed: Condvar,
@@ -24,29 +24,30 @@ pub(super) struct Outbox {
 struct State {
     texts: VecDeque<Text>,
     bytes: usize,
-    /// Log lines that went unread.
+    /// Log lines that were dropped because nobody read them.
     lost: u64,
-    /// Whether a thread writes; without one, each text is written at once.
+    /// Whether a thread writes. Without a thread, each text is written at once.
     delivers: bool,
-    /// Whether a text is out of the queue and not all written.
+    /// Whether a text has left the queue but is not yet fully written.
     writing: bool,
 }
 
-/// What is written in one piece.
+/// A text that is written in one piece.
 struct Text {
     bytes: Vec<u8>,
-    /// A newer one replaces it.
+    /// Whether a newer live text replaces this one.
     live: bool,
 }
 
 impl Outbox {
-    /// An empty one.
+    /// An empty outbox.
     pub const fn new() -> Self {
         let state = State { texts: VecDeque::new(), bytes: 0, lost: 0, delivers: false, writing: false };
         Outbox { state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    /// Begins to write to standard error on a thread of its own. If there can be none, texts go there directly.
+    /// Starts a thread that writes to standard error. If no thread can be started, texts are written
+    /// directly.
     pub fn deliver(&'static self) {
         let mut state = self.lock();
         let deliver = || loop {
@@ -63,7 +64,7 @@ impl Outbox {
         self.push(Text { bytes, live: false });
     }
 
-    /// Adds a text that the next one of its kind replaces if it is still here.
+    /// Adds a live text. The next live text replaces it if it is not yet written.
     pub fn live(&self, bytes: Vec<u8>) {
         self.push(Text { bytes, live: true });
     }
@@ -91,7 +92,7 @@ impl Outbox {
         self.changed.notify_all();
     }
 
-    /// The next text; waits for it.
+    /// Waits for the next text and returns it.
     fn take(&self) -> Vec<u8> {
         let mut state = self.lock();
         loop {
@@ -103,7 +104,7 @@ impl Outbox {
         }
     }
 
-    /// The state is valid after every statement, so a panic elsewhere does not spoil it.
+    /// The state is valid after every statement, so a panic elsewhere does not damage it.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -116,7 +117,7 @@ impl State {
         }
         self.bytes += text.bytes.len();
         self.texts.push_back(text);
-        // The newest says how things are now, and why they failed.
+        // The newest texts stay: they say how things are now, and why they failed.
         while self.texts.len() > MOST_TEXTS || self.bytes > MOST_BYTES {
             self.drop_text(VecDeque::pop_front);
         }
@@ -143,7 +144,7 @@ impl State {
     }
 }
 
-/// Writes all of it. If nobody can read it any more, that is no failure of pgkeep's.
+/// Writes all bytes. If nobody can read them any more, pgkeep has not failed.
 fn write(to: &mut impl Write, mut bytes: &[u8]) {
     while !bytes.is_empty() {
         match to.write(bytes) {

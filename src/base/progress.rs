@@ -1,5 +1,5 @@
-//! How far something long is: on a terminal by one line that changes, else by a line in the log every now and
-//! then.
+//! Shows the progress of long work: on a terminal in one line that changes, otherwise in a log line from time
+//! to time.
 
 use std::io::{self, IsTerminal};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
@@ -14,10 +14,7 @@ use crate::base::units;
 const LIVE_INTERVAL: Duration = Duration::from_millis(500);
 const LOG_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Shows `line`, which gets the time since this began, until the answer is dropped.
-///
-/// # Errors
-/// Where no thread can be started.
+/// Shows `line`, which gets the time since the start, until the returned sender is dropped.
 pub fn report(line: impl Fn(Duration) -> String + Send + 'static) -> io::Result<Sender<()>> {
     let (running, ended) = mpsc::channel::<()>();
     let started = Instant::now();

@@ -1,4 +1,4 @@
-//! Trying again what may go well the next time.
+//! Retries: trying again what may succeed the next time.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -7,34 +7,34 @@ use log::warn;
 
 use crate::base::units;
 
-/// How often, and how long to wait in between.
+/// How often to try, and how long to wait between tries.
 #[derive(Clone, Copy, Debug)]
 pub struct Policy {
-    /// Tries in all, the first one included.
+    /// Tries in total, the first one included.
     pub tries: u32,
-    /// The wait after the first failure; it doubles with each further one.
+    /// The wait after the first failure. It doubles with each further failure.
     pub first_wait: Duration,
     /// No wait is longer than this, whatever a server asks for.
     pub longest_wait: Duration,
 }
 
-/// What a failed try says about the next one.
+/// What a failed try says about the next try.
 pub trait Retryable: Display {
-    /// Whether another try can go well.
+    /// Whether another try can succeed.
     fn is_transient(&self) -> bool;
-    /// The wait that the server asked for, if it did.
+    /// The wait that the server asked for, if it asked for one.
     fn retry_after(&self) -> Option<Duration> {
         None
     }
 }
 
 impl Policy {
-    /// Runs `attempt` until it succeeds, fails for good or has used its tries. Each failed try that is
-    /// followed by another is logged with its number and the wait; `sleep` waits and answers whether to
-    /// go on.
+    /// Runs `attempt` until it succeeds, fails for good, or has used all its tries. If a failed try is
+    /// followed by another one, it is logged with its number and the wait. `sleep` waits, and returns whether
+    /// to go on.
     ///
     /// # Errors
-    /// The last try's.
+    /// The error of the last try.
     pub fn run<T, E: Retryable>(
         &self,
         sleep: impl Fn(Duration) -> bool,
@@ -62,8 +62,8 @@ impl Policy {
         }
     }
 
-    /// Exponential, with half of it random: tries of many clients spread out. A server's own wish wins
-    /// where it is longer.
+    /// The wait grows exponentially, and half of it is random, so that the tries of many clients spread out.
+    /// If the server asks for a longer wait, that one is used.
     fn wait(&self, failures: u32, asked: Option<Duration>) -> Duration {
         let full = self.first_wait.saturating_mul(1 << (failures - 1).min(16));
         let jittered = full.mul_f64(0.5 + fastrand::f64() / 2.0);

@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-/// What stands in a log line where a secret would be.
+/// A log line shows this in place of a secret.
 pub const MASK: &str = "***";
 
-/// A password or key. It has no `Display`, and its `Debug` is the mask, so that no log line or error can
-/// carry it by accident; [`Secret::expose`] is the one way to the value.
+/// A password or key. It has no `Display`, and its `Debug` shows only the mask, so no log line or error can
+/// contain it by accident. [`Secret::expose`] is the only way to the value.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -16,7 +16,7 @@ impl Secret {
         Secret(value.into())
     }
 
-    /// The value itself: for a signature or a child's environment, never for a text.
+    /// The value itself. It is for a signature or a child's environment, never for a text.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -28,28 +28,28 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Replaces secrets in texts that come from outside: a child's messages, an answer of S3.
+/// Replaces secrets in texts from outside: a child's messages, or S3's answer.
 #[derive(Clone, Debug, Default)]
 pub struct Redactor {
     secrets: Vec<Secret>,
 }
 
 impl Redactor {
-    /// Empty secrets are ignored: they stand everywhere.
+    /// Ignores empty secrets: an empty text matches everywhere.
     pub fn new(secrets: impl IntoIterator<Item = Secret>) -> Self {
         let mut secrets: Vec<Secret> =
             secrets.into_iter().filter(|secret| !secret.expose().is_empty()).collect();
-        // The longest first, so that a secret within another leaves no rest of it.
+        // The longest comes first: if one secret contains another, no rest of it stays visible.
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.expose().len()));
         Redactor { secrets }
     }
 
-    /// The same, and a further secret.
+    /// The same redactor with one more secret.
     pub fn and(self, secret: Option<&Secret>) -> Self {
         Self::new(self.secrets.into_iter().chain(secret.cloned()))
     }
 
-    /// The text with the mask wherever one of the secrets stood.
+    /// The text with each secret replaced by the mask.
     pub fn clean(&self, text: &str) -> String {
         self.secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.expose(), MASK))
     }

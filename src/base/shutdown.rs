@@ -1,4 +1,4 @@
-//! Stopping: the first signal lets the running backup finish, the second one ends it at once.
+//! Stopping: the first signal lets the running backup finish, the second one aborts it at once.
 
 use std::fs;
 use std::io;
@@ -15,15 +15,15 @@ use signal_hook::iterator::Signals;
 
 use super::logging;
 
-/// After a second signal everything has this long to abort the upload and unwind.
+/// After a second signal, there is this much time to abort the upload and clean up.
 const FORCED_EXIT_AFTER: Duration = Duration::from_secs(4);
-/// pg_dump has this long to end by itself after SIGTERM, and to cancel its query on the server.
+/// After SIGTERM, pg_dump has this much time to cancel its query on the server and to end by itself.
 const CHILD_GRACE: Duration = Duration::from_secs(1);
-/// At a forced exit the last lines of the log have this long to be read.
+/// At a forced exit, this is how long the last log lines may wait for their reader.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
-/// The signals that ask to stop: the system's, Ctrl-C, and a terminal that was closed. The last one is left alone if
-/// whoever started pgkeep has it ignored, as nohup(1) does.
+/// The signals that ask pgkeep to stop: the system's, Ctrl-C, and a closed terminal. The last one stays
+/// ignored if whoever started pgkeep made it ignored, as nohup(1) does.
 fn stopping() -> Vec<i32> {
     let mut signals = vec![SIGTERM, SIGINT];
     if !is_ignored(SIGHUP) {
@@ -48,11 +48,8 @@ fn name(signal: i32) -> &'static str {
     }
 }
 
-/// Ends the program at a signal, as the default is; but as PID 1, which it is in a container, a program has
-/// no default.
-///
-/// # Errors
-/// Where the handlers cannot be installed.
+/// Makes a signal end the program. That is the default, but not for PID 1, and in a container the program is
+/// PID 1.
 pub fn end_at_signals() -> io::Result<()> {
     for signal in stopping() {
         flag::register_conditional_shutdown(signal, 128 + signal, Arc::new(AtomicBool::new(true)))?;
@@ -60,11 +57,8 @@ pub fn end_at_signals() -> io::Result<()> {
     Ok(())
 }
 
-/// Makes a file that reaches the limit of its size an error of the write, as a full disk is, where the default is
-/// to end the program with a signal (setrlimit(2), RLIMIT_FSIZE).
-///
-/// # Errors
-/// Where the handler cannot be installed.
+/// Makes a write fail if a file reaches its size limit, as on a full disk. By default, a signal would end the
+/// program (setrlimit(2), RLIMIT_FSIZE).
 pub fn survive_file_size_limit() -> io::Result<()> {
     flag::register(SIGXFSZ, Arc::default()).map(drop)
 }
@@ -73,7 +67,7 @@ pub fn survive_file_size_limit() -> io::Result<()> {
 #[derive(Clone)]
 pub struct Shutdown {
     shared: Arc<Shared>,
-    /// So many signals force nothing yet.
+    /// Signals tolerated before work is aborted: 1 = finish first, 0 = abort at once.
     forgiven: usize,
 }
 
@@ -92,15 +86,12 @@ struct Shared {
 #[derive(Default)]
 struct State {
     signals: Vec<i32>,
-    /// And how many signals each of them is forgiven.
+    /// The children, and how many signals each of them tolerates.
     children: Vec<(Pid, usize)>,
 }
 
 impl Shutdown {
-    /// Handles SIGTERM, SIGINT and SIGHUP from now on, on a thread of its own.
-    ///
-    /// # Errors
-    /// Where the handlers cannot be installed.
+    /// From now on, a thread handles SIGTERM, SIGINT and SIGHUP.
     pub fn install() -> io::Result<Self> {
         let shutdown = Shutdown::default();
         let mut signals = Signals::new(stopping())?;
@@ -113,39 +104,39 @@ impl Shutdown {
         Ok(shutdown)
     }
 
-    /// For work that is broken off by the first signal already: a restore can be begun again.
+    /// For work that the first signal aborts: a restore can be started again.
     pub fn impatient(&self) -> Self {
         Shutdown { shared: Arc::clone(&self.shared), forgiven: 0 }
     }
 
-    /// Whether a stop was asked for.
+    /// Whether somebody asked pgkeep to stop.
     pub fn requested(&self) -> bool {
         !self.lock().signals.is_empty()
     }
 
-    /// The exit status of a forced stop (128 and the signal's number), once there was a second signal; of
-    /// impatient work, a first one.
+    /// The exit status of a forced stop (128 plus the signal's number), if there was a second signal. For
+    /// impatient work, the first signal is enough.
     pub fn forced(&self) -> Option<i32> {
         self.lock().signals.get(self.forgiven).map(|signal| 128 + signal)
     }
 
-    /// Sleeps for `length`, or until a stop is asked for; true if none was.
+    /// Sleeps for `length`, or until a stop is requested. Returns true if none was requested.
     pub fn sleep(&self, length: Duration) -> bool {
         self.sleep_while(length, |state| state.signals.is_empty())
     }
 
-    /// Sleeps for `length` also after a first signal, as a running backup does between two tries; true
-    /// if nothing was forced.
+    /// Sleeps for `length`, even after a first signal: a running backup sleeps so between two tries. Returns
+    /// true if no stop was forced.
     pub fn sleep_unless_forced(&self, length: Duration) -> bool {
         self.sleep_while(length, |state| state.signals.len() <= self.forgiven)
     }
 
-    /// Until the answer is dropped, a forced stop ends the process group `leader` too.
+    /// Until the returned value is dropped, a forced stop also ends the process group `leader`.
     pub fn watch(&self, leader: Pid) -> Watched {
         let mut state = self.lock();
         state.children.push((leader, self.forgiven));
         if state.signals.len() > self.forgiven {
-            // Born after the signal, and so not seen by it.
+            // The child started after the signal, so the signal's handler did not see it.
             let _ = kill_process_group(leader, Signal::TERM);
         }
         Watched { shutdown: self.clone(), leader }
@@ -166,7 +157,8 @@ impl Shutdown {
 
     fn received(&self, signal: i32) {
         let (count, name) = (self.lock().signals.len() + 1, name(signal));
-        // Said before anybody wakes, because the program may end at once. Nobody waits for the log's reader.
+        // Logged before anybody wakes, because the program may end at once. Nobody waits for the log's
+        // reader.
         match count {
             1 => {
                 info!("{name}: stopping as soon as a running backup is done; a second signal ends it at once")
@@ -181,34 +173,35 @@ impl Shutdown {
         }
         self.kill_children(Signal::TERM, count - 1);
         let shutdown = self.clone();
-        // On its own thread: further signals go on being received.
+        // On its own thread, so that further signals are still received.
         let follow_up = thread::Builder::new().spawn(move || shutdown.follow_up(count, 128 + signal));
         if follow_up.is_err() {
             self.follow_up(count, 128 + signal);
         }
     }
 
-    /// Ends what a signal has asked to end, and did not.
+    /// Ends what should have ended after a signal but did not.
     fn follow_up(&self, count: usize, status: i32) {
         thread::sleep(CHILD_GRACE);
         self.kill_children(Signal::KILL, count - 1);
         if count == 2 {
             thread::sleep(FORCED_EXIT_AFTER.saturating_sub(CHILD_GRACE));
-            // Still here: somebody waits for the network. The spool has no name, so it goes with the process.
+            // The program still runs: something waits for the network. The spool has no name, so it
+            // disappears with the process.
             warn!("not done in time: exiting; an upload that was not aborted is swept by a later run");
             logging::flush(LAST_LINES);
             std::process::exit(status);
         }
     }
 
-    /// Those that are forgiven no more than this.
+    /// Signals the children that tolerate at most this many signals.
     fn kill_children(&self, signal: Signal, forgiven: usize) {
         for &(leader, _) in self.lock().children.iter().filter(|(_, patience)| *patience <= forgiven) {
             let _ = kill_process_group(leader, signal);
         }
     }
 
-    /// The state is valid after every statement, so a panic elsewhere does not spoil it.
+    /// The state is valid after every statement, so a panic elsewhere does not damage it.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

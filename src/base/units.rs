@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use chrono::{DateTime, Local, Utc};
 
-/// How the names of backups and databases tell the time.
+/// The time format in the names of backups and databases.
 pub const TIMESTAMP: &str = "%Y-%m-%d_%H-%M-%S";
 
-/// Bytes in decimal units with three digits or so: `648.2 MB`.
+/// Bytes in decimal units, with about three digits: `648.2 MB`.
 pub fn bytes(count: u64) -> String {
     const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
     if count < 1000 {
@@ -40,7 +40,7 @@ pub fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{plural}")
 }
 
-/// `a, b and 3 more`: the first few names of `count`.
+/// `a, b and 3 more`: the first few of `count` names.
 pub fn first_few(names: &[String], count: usize) -> String {
     let more = count.saturating_sub(names.len());
     names.join(", ") + &if more > 0 { format!(" and {more} more") } else { String::new() }
@@ -57,7 +57,7 @@ pub fn both_times(instant: DateTime<Utc>) -> String {
     format!("{} ({} UTC)", local.format("%Y-%m-%d %H:%M:%S %:z"), instant.format("%Y-%m-%d %H:%M:%S"))
 }
 
-/// A text of at most `most` bytes or so: of a longer one the beginning and the end.
+/// Limits a text to about `most` bytes: a longer text keeps its beginning and its end.
 pub fn shortened(text: String, most: usize) -> String {
     if text.len() <= most {
         return text;
@@ -67,7 +67,7 @@ pub fn shortened(text: String, most: usize) -> String {
     format!("{} [… {} left out …] {}", &text[..end], bytes((begin - end) as u64), &text[begin..])
 }
 
-/// A text in which nothing starts a line or steers a terminal: a name from outside.
+/// Makes a name from outside safe to print: nothing in it starts a line or controls a terminal.
 pub fn printable(text: &str) -> String {
     text.replace(char::is_control, "\u{fffd}")
 }

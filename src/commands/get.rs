@@ -1,4 +1,4 @@
-//! `pgkeep get`: a backup's file, checked on the way.
+//! `pgkeep get`: writes a backup's file, and checks it on the way.
 
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -25,9 +25,9 @@ pub(super) const ROW: Row = Row {
 /// The options of `pgkeep get`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// The backup.
+    /// Which backup to get.
     pub which: String,
-    /// The file; `-` for standard output.
+    /// The file to write; `-` means standard output.
     pub output: Option<PathBuf>,
 }
 
@@ -60,7 +60,7 @@ pub(super) fn command(job: &Job, options: &Options) -> Result<Outcome> {
     }
     let name = backup.file_name();
     let path = output.unwrap_or(Path::new(name));
-    // Where a directory is named, the file goes into it.
+    // If a directory is named, the file goes into it.
     let path = if path.is_dir() { path.join(name) } else { path.to_owned() };
     let place = path.display();
     ensure!(path.symlink_metadata().is_err(), "{place} exists already, and is not overwritten");

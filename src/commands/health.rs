@@ -1,5 +1,5 @@
-//! `pgkeep health`: for a container's health check. It reads the status file and asks nobody else, so it
-//! may run every few seconds.
+//! `pgkeep health`: for a container's health check. It only reads the status file and asks nobody else, so it
+//! can run every few seconds.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ The exit status is 0 while the daemon is alive and its newest backup is young en
     parse: |parser| no_options(parser, Command::Health),
 };
 
-/// A daemon that has been silent for longer hangs, or is not there.
+/// A daemon that is silent for longer hangs or does not exist.
 const LONGEST_SILENCE: Duration = BEAT.saturating_mul(3);
 
 pub(super) fn command(config: &Config) -> Result<Outcome> {
@@ -41,15 +41,15 @@ pub(super) fn command(config: &Config) -> Result<Outcome> {
     Ok(Outcome::of(verdict.is_ok()))
 }
 
-/// Healthy is a daemon that gives signs of life and whose newest backup is not older than the fire time
-/// before last: one failed backup can be made good by the next, two cannot.
+/// A daemon is healthy if it gives signs of life and its newest backup is not older than the fire time before
+/// last. The next backup can make up for one failed backup, but not for two.
 fn verdict<Z: TimeZone>(
     status: &Status,
     schedule: &Schedule,
     zone: &Z,
     now: DateTime<Utc>,
 ) -> Result<String, String> {
-    // A backup that does not restore is none, however young it is.
+    // A backup that cannot be restored is no backup, however young it is.
     if let Some(Drill { time, result: Err(reason) }) = &status.drill {
         return Err(format!("the drill of {} failed: {reason}", show(*time)));
     }
@@ -57,7 +57,7 @@ fn verdict<Z: TimeZone>(
     if silent > LONGEST_SILENCE {
         return Err(format!("the daemon gave its last sign of life {} ago", units::duration(silent)));
     }
-    // What a wrong clock named tells nothing about today.
+    // A name that a wrong clock made says nothing about today.
     let newest = status.newest.as_ref().map(|newest| newest.time).filter(|time| !is_future(*time, now));
     let unmended =
         status.failure.as_ref().filter(|failure| newest.is_none_or(|newest| failure.time > newest));
@@ -134,7 +134,7 @@ mod tests {
         let failing = Status { failure: failed("21 03:00:07"), ..status };
         let problem = nightly(&failing, "22 03:00:00").unwrap_err();
         assert!(problem.ends_with("; failed at 2026-11-21 03:00:07 UTC: S3 said no"), "{problem}");
-        // Forgiven, and told all the same; until a backup made it good.
+        // Tolerated, but still reported, until a later backup succeeds.
         assert!(nightly(&failing, "21 04:00:00").unwrap().contains("S3 said no"));
         let mended = Status { newest: newest("21 03:01:00"), ..failing };
         assert!(!nightly(&mended, "21 04:00:00").unwrap().contains("S3 said no"));

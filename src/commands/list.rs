@@ -1,4 +1,4 @@
-//! `pgkeep list`: what is in the bucket, and what the retention will do with it.
+//! `pgkeep list`: what is in the bucket, and what the retention policy will do with it.
 
 use std::collections::BTreeMap;
 
@@ -27,9 +27,9 @@ pub(super) const ROW: Row = Row {
 /// The options of `pgkeep list`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// Of every database below the path.
+    /// Whether to list the backups of every database below the path.
     pub all: bool,
-    /// For a script.
+    /// Whether to print JSON, for a script.
     pub json: bool,
 }
 
@@ -45,8 +45,8 @@ fn parse(parser: &mut lexopt::Parser) -> Result<Command, String> {
     Ok(Command::List(options))
 }
 
-/// A backup of a database, and what becomes of it. Another database's pgkeep has a retention of its own,
-/// which is unknown here.
+/// A backup of a database, and what happens to it. The pgkeep of another database has its own retention
+/// policy, which is unknown here.
 struct Line<'a> {
     database: &'a str,
     backup: &'a Backup,
@@ -122,7 +122,7 @@ fn print_table(lines: &[Line<'_>], all: bool, now: DateTime<Utc>) -> Result<()> 
     Ok(())
 }
 
-/// `why` says what holds pruning back.
+/// `why` says what stops the pruning.
 fn as_json(Line { database, backup, decision }: &Line<'_>, why: &str) -> serde_json::Value {
     let rfc3339 = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Secs, true);
     json!({

@@ -1,4 +1,4 @@
-//! The command line: one file a command, and the table of them.
+//! The command line: one file for each command, and the table of commands.
 
 mod backup;
 mod check;
@@ -20,44 +20,44 @@ use lexopt::prelude::*;
 use crate::base::shutdown::{self, Shutdown};
 use crate::config::{Absent, Config, VARIABLES};
 
-/// What was asked for.
+/// What the user asked for.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Request {
-    /// A text, and nothing else.
+    /// Print a text and do nothing else.
     Print(String),
-    /// A command.
+    /// Run a command.
     Do(Command),
 }
 
 /// A command with its options.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// The daemon.
+    /// Run the daemon.
     Run,
-    /// One backup now.
+    /// Make one backup now.
     Backup,
-    /// What is in the bucket.
+    /// List what is in the bucket.
     List(list::Options),
-    /// Delete what the policy lets go.
+    /// Delete what the policy does not keep.
     Prune(prune::Options),
-    /// From the bucket into a database.
+    /// Restore from the bucket into a database.
     Restore(restore::Options),
-    /// From the bucket into a file.
+    /// Copy from the bucket into a file.
     Get(get::Options),
-    /// Prove backups whole.
+    /// Prove that backups are whole.
     Verify(verify::Options),
-    /// Try what a backup needs.
+    /// Try everything that a backup needs.
     Check,
-    /// Whether the daemon and its backups are well.
+    /// Show whether the daemon and its backups are well.
     Health,
 }
 
-/// How a command went, where it did not fail with an error that is still to be logged.
+/// How a command ended, unless it failed with an error that must still be logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Done.
     Done,
-    /// Not done, and the reason is logged or printed.
+    /// Not done. The reason is already logged or printed.
     Failed,
 }
 
@@ -74,7 +74,7 @@ impl Outcome {
 /// A row of the table of commands.
 struct Row {
     name: &'static str,
-    /// Its options, as a usage line has them.
+    /// Its options, as the usage line shows them.
     options: &'static str,
     /// One line for `pgkeep --help`.
     summary: &'static str,
@@ -95,7 +95,7 @@ const ROWS: [Row; 9] = [
     health::ROW,
 ];
 
-/// How to say which backup.
+/// How to choose a backup.
 const WHICH: &str = "
 WHICH is latest, a time in UTC (2026-11-23_03-00-00) or its beginning (2026-11-23: the newest of that
 day), or a key as pgkeep list shows it.
@@ -104,7 +104,7 @@ const NEEDS_WHICH: &str =
     "needs to know which backup: latest, a time in UTC or its beginning, or a key; pgkeep list shows them";
 
 impl Command {
-    /// The word on the command line.
+    /// The command's name on the command line.
     pub fn name(&self) -> &'static str {
         match self {
             Command::Run => run::ROW.name,
@@ -119,16 +119,16 @@ impl Command {
         }
     }
 
-    /// Whether it reads the daemon's schedule.
+    /// Whether the command reads the daemon's schedule.
     pub fn needs_schedule(&self) -> bool {
         matches!(self, Command::Run | Command::Health)
     }
 
-    /// Runs it. A signal ends it as its work needs: a backup is finished first, a restore is undone, and the others are
-    /// just ended.
+    /// Runs the command. What a signal does depends on the work: a backup is finished first, a restore is
+    /// undone, and all other commands just end.
     ///
     /// # Errors
-    /// What went wrong, to be logged.
+    /// What went wrong. The caller logs it.
     pub fn run(&self, config: &Config, shutdown: &Shutdown) -> Result<Outcome> {
         let job = || config.job(shutdown);
         match self {
@@ -144,10 +144,7 @@ impl Command {
         }
     }
 
-    /// Begins to hear signals.
-    ///
-    /// # Errors
-    /// If the handlers cannot be installed.
+    /// Starts to handle signals.
     pub fn hear_signals(&self) -> Result<Shutdown> {
         Ok(match self {
             Command::Run | Command::Backup => Shutdown::install()?,
@@ -162,14 +159,14 @@ impl Command {
     }
 }
 
-/// Reads the arguments behind the program's name.
+/// Reads the arguments after the program's name.
 ///
 /// # Errors
 /// A sentence about the first argument that does not fit.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, String> {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let named = arguments.iter().find_map(|word| ROWS.iter().find(|row| word == row.name));
-    // Wherever it stands, and whatever else is wrong.
+    // In any position, and whatever else is wrong.
     if arguments.iter().any(|argument| argument == "--help" || argument == "-h") {
         return Ok(Request::Print(named.map_or_else(help, Row::help)));
     }
@@ -190,7 +187,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, S
     }
 }
 
-/// For a command without options.
+/// Reads a command without options.
 fn no_options(parser: &mut lexopt::Parser, command: Command) -> Result<Command, String> {
     match parser.next().map_err(said)? {
         None => Ok(command),
@@ -217,7 +214,7 @@ fn help() -> String {
         "pgkeep keeps a PostgreSQL database safe in S3-compatible storage.\n\nUsage: pgkeep [COMMAND]\n\nCommands:\n",
     );
     for Row { name, summary, .. } in &ROWS {
-        // Writing to a String does not fail.
+        // Writing to a String cannot fail.
         let _ = writeln!(text, "  {name:<8} {summary}");
     }
     text + "
@@ -252,9 +249,9 @@ fn help_variables() -> String {
             Absent::Off(meaning) => format!("if not set: {meaning}"),
             Absent::Value(value) => format!("default: {value}"),
         };
-        // Writing to a String does not fail.
+        // Writing to a String cannot fail.
         let _ = write!(text, "\n{} ({absent})", variable.documented());
-        // Too long for the line, so that the first word begins one.
+        // Too wide for any line, so the first word starts a new line.
         let mut width = usize::MAX / 2;
         for word in variable.doc.split_whitespace() {
             width += 1 + word.len();

@@ -1,22 +1,22 @@
-//! Standard output, which may end before pgkeep does (`pgkeep list | head`).
+//! Standard output. Its reader may stop before pgkeep does (`pgkeep list | head`).
 
 use std::fmt::Arguments;
 use std::io::{self, ErrorKind, Write};
 
 use crate::store::Doubt;
 
-/// Prints a line. A reader who has enough is no failure.
+/// Prints a line. If the reader has stopped reading, that is no failure.
 ///
 /// # Errors
-/// If the line cannot be written for another reason, such as a full disk.
+/// The line cannot be written for another reason, such as a full disk.
 pub fn line(line: Arguments<'_>) -> io::Result<()> {
     text(&format!("{line}\n"))
 }
 
-/// Prints a text of whole lines, as [`line()`] does.
+/// Prints a text of whole lines, like [`line()`].
 ///
 /// # Errors
-/// Those of [`line()`].
+/// The same as for [`line()`].
 pub fn text(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
@@ -28,7 +28,7 @@ pub fn text(text: &str) -> io::Result<()> {
 /// Prints why nothing is deleted, and the warning about backups of the future.
 ///
 /// # Errors
-/// As [`line`].
+/// The same as for [`line`].
 pub fn doubts(doubts: &[Doubt], warning: Option<&str>) -> io::Result<()> {
     for doubt in doubts {
         line(format_args!("pruning is held back: {doubt}"))?;

@@ -1,4 +1,4 @@
-//! `pgkeep prune`: delete what the retention lets go, or show it.
+//! `pgkeep prune`: deletes what the retention policy does not keep, or shows it.
 
 use anyhow::{bail, Result};
 use lexopt::prelude::*;
@@ -27,7 +27,7 @@ server that writes to the same place.
 /// The options of `pgkeep prune`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// Only say what would happen.
+    /// Whether to show only what would happen.
     pub dry_run: bool,
 }
 

@@ -1,4 +1,4 @@
-//! `pgkeep restore`: from the bucket into a database.
+//! `pgkeep restore`: restores from the bucket into a database.
 
 use anyhow::Result;
 use lexopt::prelude::*;
@@ -63,7 +63,7 @@ fn parse(parser: &mut lexopt::Parser) -> Result<Command, String> {
 
 pub(super) fn command(job: &Job, options: &Options) -> Result<Outcome> {
     let restored = restore::run(job, options)?;
-    // All is done by now, whether or not it can be printed.
+    // Everything is done now, even if the result cannot be printed.
     if let Err(failure) = print_tables(&restored.tables) {
         warn!("the tables cannot be printed: {failure:#}");
     }

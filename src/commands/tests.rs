@@ -1,4 +1,4 @@
-//! What can be asked for, and what is refused.
+//! Which command lines are accepted, and which are refused.
 
 use super::*;
 use crate::jobs::restore::Selection;

@@ -1,4 +1,4 @@
-//! `pgkeep verify`: prove backups whole, or restorable.
+//! `pgkeep verify`: proves that backups are whole, or that they can be restored.
 
 use std::time::Instant;
 
@@ -26,11 +26,11 @@ pub(super) const ROW: Row = Row {
 /// The options of `pgkeep verify`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// The backup.
+    /// Which backup to verify.
     pub which: String,
-    /// All of this database's instead.
+    /// Whether to verify all of this database's backups instead.
     pub all: bool,
-    /// By restoring it, too.
+    /// Whether to restore them too.
     pub drill: bool,
 }
 
@@ -76,7 +76,7 @@ pub(super) fn command(job: &Job, options: &Options) -> Result<Outcome> {
                 rate(backup.size, started.elapsed())
             ),
             Err(failure) => {
-                // What S3 does not give says nothing about the backup.
+                // If S3 does not return the object, that says nothing about the backup.
                 let unread = failure.chain().any(|cause| cause.is::<S3Error>());
                 let verdict = if unread { "could not be read" } else { "is not a whole backup" };
                 let verdict = format!("{} {verdict}", store.place(backup));

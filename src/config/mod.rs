@@ -1,5 +1,5 @@
-//! Environment → what is to be done. The only reader of variables. Every problem is found before anything starts, and
-//! all are reported at once.
+//! Turns the environment into jobs. Only this folder reads variables. It finds every problem before anything
+//! starts, and reports all of them at once.
 
 mod reader;
 mod values;
@@ -29,7 +29,7 @@ use crate::s3::{Client, S3Config};
 use crate::schedule::Interval;
 use crate::store::{Policy, Store};
 
-/// What the variables say, one by one: a field each.
+/// The values of the variables, one field for each.
 struct Settings {
     connection: Option<Conninfo>,
     bucket: String,
@@ -61,22 +61,24 @@ struct Settings {
 /// The whole configuration.
 pub struct Config {
     settings: Settings,
-    /// How to reach the database; always names one.
+    /// How to reach the database. It always names a database.
     connection: Conninfo,
     /// The database's name.
     pub database: String,
     s3: S3Config,
-    /// The effective configuration, a line a variable, secrets masked.
+    /// The effective configuration, one line for each variable, with secrets masked.
     pub lines: Vec<String>,
-    /// A sentence about each variable that looks like pgkeep's and is not, and about each value that is hardly meant.
+    /// A sentence about each variable that looks like pgkeep's but is not, and about each value that is
+    /// probably a mistake.
     pub warnings: Vec<String>,
 }
 
 impl Config {
-    /// Takes pgkeep's variables out of the environment; `daemon` needs a schedule. Call it while there is one thread.
+    /// Takes pgkeep's variables out of the environment. `daemon` needs a schedule. Call this while there is
+    /// only one thread.
     ///
     /// # Errors
-    /// One sentence a problem: the variable, what is wrong with it, and an example of a right value.
+    /// One sentence for each problem: the variable, what is wrong with it, and an example of a right value.
     pub fn load(daemon: bool) -> Result<Self, Vec<String>> {
         Self::read(Reader::take(), daemon)
     }
@@ -108,7 +110,7 @@ impl Config {
         }
     }
 
-    /// What is to be done for the database.
+    /// The job for the database.
     pub fn job(&self, shutdown: &Shutdown) -> Job {
         let of = &self.settings;
         let client = Client::new(&self.s3, shutdown.clone());
@@ -133,10 +135,10 @@ impl Config {
         }
     }
 
-    /// When the daemon does what.
+    /// The daemon's plan: when it does what.
     ///
     /// # Errors
-    /// If the configuration was loaded for a command that needs no schedule, and has none.
+    /// The configuration was loaded for a command that needs no schedule, and it has none.
     pub fn plan(&self) -> Result<daemon::Plan> {
         let bucket = &self.s3.bucket;
         let place = [bucket.base_url().as_str(), bucket.name(), &self.settings.path];
@@ -153,7 +155,7 @@ impl Config {
         self.settings.interval.as_ref()
     }
 
-    /// What the log shows.
+    /// The level of the log.
     pub fn log_level(&self) -> LevelFilter {
         self.settings.log_level
     }
@@ -174,9 +176,9 @@ impl Config {
 }
 
 impl Default for Settings {
-    /// What holds before any variable is read. Most defaults are in the table.
+    /// The values before any variable is read. Most defaults are in the table.
     fn default() -> Self {
-        // As many as this process may use, by its affinity and its control group's quota.
+        // As many as this process may use, given its affinity and its control group's quota.
         let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
         Settings {
             connection: None,
@@ -209,7 +211,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// What must hold between variables: the connection with its database, and the bucket.
+    /// Checks what depends on several variables: the connection with its database, and the bucket.
     fn together(&self, from: &mut Reader) -> Option<(Conninfo, String, S3Config)> {
         if self.drill_interval.is_some() && !from.is_set("BACKUP_DRILL_CONNECTION_STRING") {
             let remedy = "name the server to restore to; the source server too has to be named";
@@ -224,7 +226,8 @@ impl Settings {
         Some((connection, database, s3?))
     }
 
-    /// The connection and its database's name, which libpq takes from PGDATABASE too, and else is the user's.
+    /// The connection and the name of its database. Like libpq, this uses PGDATABASE if the connection names
+    /// no database, and then the user's name.
     fn named_connection(&self, from: &mut Reader) -> Option<(Conninfo, String)> {
         let mut connection = self.connection.clone()?;
         let given = |keyword: &str| connection.get(keyword).map(str::to_owned);
@@ -235,7 +238,7 @@ impl Settings {
             from.problem("POSTGRES_CONNECTION_STRING", "names no database", &example);
             return None;
         };
-        // A part of the connection string was looked at when that was read.
+        // If the name came from the connection string, it was checked there.
         if let Err(problem) = refuse_hidden_password("dbname", &database) {
             from.problem("PGDATABASE", "cannot be used", &problem);
             return None;
@@ -246,7 +249,7 @@ impl Settings {
 
     fn s3(&self, from: &mut Reader) -> Option<S3Config> {
         if self.bucket.is_empty() || self.region.is_empty() {
-            // Said already.
+            // Already reported.
             return None;
         }
         let region = &self.region;
@@ -273,8 +276,8 @@ impl Settings {
     }
 }
 
-/// AWS itself wants the bucket in the host name, unless its certificate would not cover it: a name
-/// with dots. Everything else is reached by path.
+/// AWS wants the bucket in the host name. The exception is a bucket with dots in its name, because AWS's
+/// certificate would not cover it. All other stores get the bucket in the path.
 fn default_style(url: &Url, bucket: &str) -> UrlStyle {
     let host = url.host_str().unwrap_or_default();
     let aws = host.ends_with(".amazonaws.com") || host.ends_with(".amazonaws.com.cn");

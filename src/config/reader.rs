@@ -1,4 +1,4 @@
-//! pgkeep's own variables: taken out of the environment, read by name or by file.
+//! pgkeep's own variables: takes them out of the environment and reads them by name or from a file.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -11,41 +11,41 @@ use super::Settings;
 
 /// Prefixes of pgkeep's variables.
 const PREFIXES: [&str; 3] = ["POSTGRES_", "S3_", "BACKUP_"];
-/// Variables of PostgreSQL's own image, which often shares its environment file with pgkeep.
+/// Variables of PostgreSQL's own image. It often shares its environment file with pgkeep.
 const OF_THE_SERVER: [&str; 3] = ["POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB"];
 
-/// The variables that are set, and what is wrong with them.
+/// The variables that are set, and the problems with them.
 pub(super) struct Reader {
     variables: BTreeMap<String, OsString>,
-    /// What is wrong so far, a sentence each.
+    /// The problems so far, one sentence each.
     pub problems: Vec<String>,
 }
 
 impl Reader {
     /// Reads from these variables.
     pub fn new(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
-        // Empty is not set. What is not UTF-8 is no name of pgkeep's.
+        // An empty variable counts as not set. A name that is not UTF-8 is not pgkeep's.
         let named = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value));
         let variables = variables.into_iter().filter_map(named).filter(|(_, value)| !value.is_empty());
         Reader { variables: variables.collect(), problems: Vec::new() }
     }
 
-    /// Takes pgkeep's variables out of the process's own environment, so that nothing inherits them. Call it while there
-    /// is one thread.
+    /// Takes pgkeep's variables out of the process's environment, so that no child inherits them. Call this
+    /// while there is only one thread.
     pub fn take() -> Self {
         let reader = Reader::new(env::vars_os());
         let own = |name: &str| {
             let base = name.strip_suffix("_FILE").unwrap_or(name);
             name.starts_with("AWS_") || VARIABLES.iter().any(|known| known.name == base)
         };
-        // The time zone is everybody's.
+        // The time zone stays, because everybody may use it.
         for name in reader.variables.keys().filter(|name| own(name) && *name != "TZ") {
             env::remove_var(name);
         }
         reader
     }
 
-    /// Reads one variable into `settings`; returns whether it has a value now.
+    /// Reads one variable into `settings`. Returns whether it has a value now.
     pub fn read(&mut self, variable: &Variable, daemon: bool, settings: &mut Settings) -> bool {
         let name = variable.name;
         let value = match (self.is_set(name), &variable.absent) {
@@ -66,12 +66,13 @@ impl Reader {
         set.is_ok()
     }
 
-    /// The value of any variable, libpq's too.
+    /// The value of any variable, including libpq's.
     pub fn inherited(&self, name: &str) -> Option<String> {
         self.variables.get(name)?.clone().into_string().ok()
     }
 
-    /// Whether `get` would find the variable set. What is set wrongly is not missing as well.
+    /// Whether `get` would find the variable set. A variable with a wrong value is not also reported as
+    /// missing.
     pub fn is_set(&self, name: &str) -> bool {
         self.variables.contains_key(name) || self.variables.contains_key(&format!("{name}_FILE"))
     }
@@ -104,7 +105,7 @@ impl Reader {
     fn file(&mut self, by_file: &str, path: &OsString) -> Option<String> {
         let shown = path.display();
         match fs::read_to_string(path) {
-            // The newline that editors and `echo` add. A further one would be part of the value.
+            // Removes the newline that editors and `echo` add. A second newline would be part of the value.
             Ok(text) => {
                 let value = text.strip_suffix('\n').unwrap_or(&text);
                 let value = value.strip_suffix('\r').unwrap_or(value);
@@ -126,13 +127,13 @@ impl Reader {
         }
     }
 
-    /// Notes what is wrong, and what would be right.
+    /// Adds a problem: what is wrong, and what would be right.
     pub fn problem(&mut self, name: &str, what: &str, remedy: &str) {
         let separator = if remedy.is_empty() { "" } else { "; " };
         self.problems.push(format!("{name} {what}{separator}{remedy}"));
     }
 
-    /// A sentence about each variable that looks like pgkeep's and is not: it is probably misspelt.
+    /// A sentence about each variable that looks like pgkeep's but is not. It is probably misspelt.
     pub fn unknown(&self) -> Vec<String> {
         let known = |name: &str| VARIABLES.iter().any(|known| known.name == name);
         let strange = |name: &&String| {
@@ -156,13 +157,13 @@ fn example(variable: &Variable) -> String {
     format!("for example {}={}", variable.documented(), variable.example)
 }
 
-/// Kubernetes and Docker describe a service named `postgres` or `s3` by such variables
+/// Kubernetes and Docker set such variables to describe a service named `postgres` or `s3`
 /// (<https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables>).
 fn is_a_service_link(name: &str) -> bool {
     name.contains("_SERVICE_") || name.contains("_PORT_") || name.ends_with("_PORT")
 }
 
-/// The variable that was probably meant.
+/// The variable that the user probably meant.
 fn nearest(name: &str) -> &'static str {
     let distance = |variable: &&Variable| {
         let names = std::iter::once(variable.name).chain(variable.aliases.iter().copied());

@@ -1,4 +1,4 @@
-//! What the environment may say, and what it may not.
+//! What the environment may contain, and what not.
 
 use super::*;
 use std::io::Write;
@@ -11,7 +11,7 @@ const GOOD: [(&str, &str); 5] = [
     ("BACKUP_INTERVAL", "0 3 * * *"),
 ];
 
-/// Reads the good configuration with some variables changed; an empty value takes one away.
+/// Reads the good configuration with some variables changed. An empty value removes a variable.
 fn read(changes: &[(&str, &str)]) -> Result<Config, Vec<String>> {
     let unchanged = GOOD.iter().filter(|(name, _)| changes.iter().all(|(changed, _)| changed != name));
     let all = changes.iter().chain(unchanged).map(|(name, value)| ((*name).into(), (*value).into()));
@@ -136,12 +136,12 @@ fn a_misspelt_variable_is_named_with_the_one_that_was_meant() {
             format!("{name} is not a variable of pgkeep and does nothing: did you mean {meant}? pgkeep");
         assert!(unknown.len() == 1 && unknown[0].starts_with(&expected), "{unknown:?}");
     }
-    // Somebody else's: those of PostgreSQL's image, and those by which Kubernetes describes a service.
+    // Not pgkeep's: the variables of PostgreSQL's image, and those that Kubernetes sets for a service.
     for name in ["POSTGRES_PASSWORD", "POSTGRES_USER_FILE", "POSTGRES_SERVICE_HOST", "S3_PORT_9000_TCP_ADDR"]
     {
         assert_eq!(read(&[(name, "x")]).unwrap().warnings, [] as [&str; 0]);
     }
-    // Beside what is wrong because of it.
+    // In addition to the problem that the typo causes.
     let problems = read(&[("S3_BUCKET", ""), ("S3_BUCKETS", "x")]).err().unwrap();
     assert!(problems.len() == 2 && problems[1].contains("did you mean S3_BUCKET?"), "{problems:?}");
 }
@@ -170,7 +170,7 @@ fn whatever_is_in_the_files_is_taken_or_refused_and_never_told() {
         std::fs::write(file.path(), text).unwrap();
         let name = VARIABLES[text.len() % VARIABLES.len()].name;
         let by_file = format!("{name}_FILE");
-        // The others are no secrets, and are told so that they can be found.
+        // The other variables are no secrets. They are shown so that users can find the mistake.
         let secret = [
             "POSTGRES_CONNECTION_STRING",
             "S3_SECRET_KEY",

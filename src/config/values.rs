@@ -1,4 +1,5 @@
-//! Texts → values. An error says what is wrong with the text, after the variable's name and before an example.
+//! Turns texts into values. An error says what is wrong with the text. It stands after the variable's name
+//! and before an example.
 
 use std::fs;
 use std::num::NonZeroUsize;
@@ -14,12 +15,12 @@ use url::Url;
 use crate::postgres::Conninfo;
 use crate::schedule::{Interval, Schedule};
 
-/// More than any host needs, and few enough to keep memory small.
+/// More than any host needs, but few enough to keep memory small.
 pub const MOST_THREADS: usize = 64;
-/// Where chrono looks for the zones of the tz database.
+/// Where chrono looks for the time zones of the tz database.
 const ZONE_DIRECTORIES: [&str; 4] =
     ["/usr/share/zoneinfo", "/share/zoneinfo", "/etc/zoneinfo", "/usr/share/lib/zoneinfo"];
-/// What the log can show.
+/// The levels of the log.
 pub const LOG_LEVELS: [(&str, LevelFilter); 4] = [
     ("error", LevelFilter::Error),
     ("warn", LevelFilter::Warn),
@@ -34,7 +35,7 @@ pub fn conninfo(text: &str) -> Result<Conninfo> {
     Conninfo::parse(text).map_err(|problem| format!("cannot be read: {problem}"))
 }
 
-/// The value that a word stands for; `all` is how people read the words.
+/// The value that a word stands for. `all` lists the words for people.
 pub fn one_of<T: Copy>(text: &str, words: &[(&str, T)], all: &str) -> Result<T> {
     let known = words.iter().find(|(word, _)| word.eq_ignore_ascii_case(text.trim()));
     known.map(|(_, value)| *value).ok_or_else(|| format!("is \"{text}\" and not {all}"))
@@ -53,7 +54,7 @@ pub fn number(text: &str, first: u32, last: u32) -> Result<u32> {
     number.ok_or_else(|| format!("is \"{text}\" and not a whole number from {first} to {last}"))
 }
 
-/// Days, for a hundred years.
+/// A number of days, up to a hundred years.
 pub fn days(text: &str) -> Result<u32> {
     number(text, 1, 36_500).map_err(|problem| format!("{problem} of days"))
 }
@@ -83,8 +84,8 @@ pub fn duration(text: &str) -> Result<Duration> {
     Ok(Duration::from_secs(seconds))
 }
 
-/// A bucket's name (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html>; other stores
-/// are laxer).
+/// A bucket's name (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html>; other
+/// stores are less strict).
 pub fn bucket(text: &str) -> Result<String> {
     let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
     if plain && (3..=63).contains(&text.len()) {
@@ -114,7 +115,7 @@ pub fn region(text: &str) -> Result<String> {
     Err("is not the name of a region".into())
 }
 
-/// Where the bucket stands in an address.
+/// Where the bucket is in an address.
 pub fn style(text: &str) -> Result<UrlStyle> {
     match text {
         "path" => Ok(UrlStyle::Path),
@@ -133,7 +134,7 @@ pub fn style_name(style: UrlStyle) -> &'static str {
 
 /// The URL of an S3-compatible store.
 pub fn endpoint(text: &str) -> Result<Url> {
-    // No Unicode tables are built in (Cargo.toml, idna_adapter).
+    // No Unicode tables are built in (see idna_adapter in Cargo.toml).
     if !text.is_ascii() || text.contains('%') {
         return Err("is not all ASCII without %: write such a host in its xn-- form".into());
     }
@@ -150,7 +151,7 @@ pub fn endpoint(text: &str) -> Result<Url> {
     Ok(url)
 }
 
-/// The certificates of a PEM text.
+/// The certificates in a PEM text.
 pub fn certificates(text: &str) -> Result<Arc<Vec<Certificate<'static>>>> {
     let none = "holds no certificate (in PEM form): S3_CA_FILE names a file with the authority's \
                 -----BEGIN CERTIFICATE----- and what follows";
@@ -184,7 +185,7 @@ pub fn directory(text: &str) -> Result<PathBuf> {
     Err(format!("names {text}, which is not a directory"))
 }
 
-/// A time zone. chrono silently takes UTC for a zone that it does not find, so the zone is looked for here.
+/// A time zone. If chrono does not find a zone, it silently uses UTC, so this looks for the zone first.
 pub fn time_zone(text: &str) -> Result<String> {
     let zone = text.strip_prefix(':').unwrap_or(text);
     let found = ZONE_DIRECTORIES.iter().any(|directory| is_zone(&Path::new(directory).join(zone)));
@@ -194,7 +195,7 @@ pub fn time_zone(text: &str) -> Result<String> {
     Err(format!("is \"{text}\", which is no time zone of this system (the package tzdata has the zones)"))
 }
 
-/// Whether a file holds time zone data (RFC 9636).
+/// Whether a file contains time zone data (RFC 9636).
 fn is_zone(path: &Path) -> bool {
     fs::read(path).is_ok_and(|bytes| bytes.starts_with(b"TZif"))
 }

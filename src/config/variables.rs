@@ -1,5 +1,5 @@
-//! THE TABLE of variables: one row each. `--help-variables`, the problems, the defaults and the lines at the start are
-//! made from it; README's table and `.env.example` are held against it (`tests/it/tidy.rs`).
+//! THE TABLE of variables: one row each. `--help-variables`, the problems, the defaults and the lines at the
+//! start are made from it. A test compares README's table and `.env.example` with it (`tests/it/tidy.rs`).
 
 use super::{values, Settings};
 use crate::base::secret::{Secret, MASK};
@@ -8,38 +8,39 @@ use crate::daemon::OnStart;
 use crate::postgres::Format;
 use crate::store::Policy;
 
-/// A variable of pgkeep's. Its value can also come from the file that NAME_FILE names.
+/// One of pgkeep's variables. Its value can also come from the file that NAME_FILE names.
 pub struct Variable {
     /// Its name.
     pub name: &'static str,
     /// What happens if it is not set.
     pub absent: Absent,
-    /// A right value.
+    /// An example of a right value.
     pub example: &'static str,
-    /// One line: what it means.
+    /// What it means, in one line.
     pub doc: &'static str,
-    /// Names that people write instead.
+    /// Names that people write by mistake.
     pub(super) aliases: &'static [&'static str],
-    /// Reads a value. An error says what is wrong with it, and never shows a secret.
+    /// Reads a value. An error says what is wrong with the value and never shows a secret.
     pub(super) set: fn(&mut Settings, &str) -> Result<(), String>,
-    /// Shows the value in the log, secrets masked.
+    /// Shows the value in the log, with secrets masked.
     pub(super) show: fn(&Settings) -> String,
 }
 
 /// What happens if a variable is not set.
 pub enum Absent {
-    /// Nothing works without it.
+    /// pgkeep does not work without it.
     Required,
-    /// The daemon needs it.
+    /// Only the daemon needs it.
     RequiredToRun,
-    /// There is no value; this says what that means.
+    /// There is no value. The text says what that means.
     Off(&'static str),
     /// The default.
     Value(&'static str),
 }
 
 impl Variable {
-    /// Its name in the documents. A certificate is nothing to write into a variable.
+    /// Its name in the documents. Nobody should write a certificate into a variable, so there the file's
+    /// variable is named.
     pub fn documented(&self) -> String {
         let name = self.name;
         if name == "S3_CA" {
@@ -50,7 +51,7 @@ impl Variable {
     }
 }
 
-/// How people who know a connection string write it.
+/// An example for people who know connection strings.
 pub(super) const CONNECTION: &str = "postgresql://user:password@host:5432/database";
 
 /// All variables, the required ones first.
@@ -265,8 +266,8 @@ pub const VARIABLES: &[Variable] = &[
     },
     Variable {
         name: "BACKUP_COMPRESSION_LEVEL",
-        // zlib-rs makes its level 3 as small as gzip makes its level 6, within 3 %, in a fraction of the time
-        // (`make bench`).
+        // With level 3, zlib-rs compresses as well as gzip with level 6 (within 3 %), in a fraction of the
+        // time (`make bench`).
         absent: Absent::Value("3"),
         example: "3",
         doc: "how small the backups are: 1 (fast) to 9 (small)",

@@ -1,4 +1,5 @@
-//! The status file: it lies beside the spool, is written whole or not at all, and only its owner can read it.
+//! The status file. It is next to the spool, it is written whole or not at all, and only its owner can read
+//! it.
 
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
@@ -22,14 +23,14 @@ use crate::store;
 /// The daemon gives a sign of life at least this often.
 pub const BEAT: Duration = Duration::from_secs(60);
 
-/// No more of the file is read.
+/// At most this many bytes of the file are read.
 const LONGEST: u64 = 64 * 1024;
-/// Of the hash in the file's name.
+/// The length of the hash in the file's name.
 const HASH_BYTES: usize = 4;
 
 impl Status {
-    /// Where the status of a database's daemon is. Databases of one name are told apart by `place`, where their backups are:
-    /// endpoint, bucket and path.
+    /// The path of the status file for a database's daemon. `place` distinguishes databases with the same
+    /// name. It says where their backups are: endpoint, bucket and path.
     pub fn path(directory: &Path, database: &str, place: [&str; 3]) -> PathBuf {
         let hash = Md5::digest(place.join("\n"));
         let hash: String = hash.iter().take(HASH_BYTES).map(|byte| format!("{byte:02x}")).collect();
@@ -39,7 +40,7 @@ impl Status {
     /// Reads the file.
     ///
     /// # Errors
-    /// If there is none, or none that this user's daemon wrote.
+    /// There is no file, or a daemon of another user wrote it, or it makes no sense.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
         let shown = path.display();
         let text = match read_own(path) {
@@ -54,22 +55,23 @@ impl Status {
             .with_context(|| format!("the status file {shown} makes no sense"))
     }
 
-    /// Through a second file and a rename, so that no reader sees half of it. The rename takes the place of whatever has the name,
-    /// and writes to nothing.
+    /// Writes a second file and renames it, so that no reader sees half of it. The rename replaces whatever
+    /// has this name, and never writes into it.
     fn write(&self, path: &Path) -> io::Result<()> {
         let new = path.with_extension("new");
-        // Made anew, so that in a directory of everybody's nobody else's file or link is written to.
+        // The file is made anew. So in a directory that everybody can write to, this never writes into
+        // somebody else's file or link.
         let _ = fs::remove_file(&new);
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-        // A umask takes away, also from the owner.
+        // A umask can remove rights, even the owner's.
         file.set_permissions(Permissions::from_mode(0o600))?;
         file.write_all(format!("{:#}\n", self.json()).as_bytes())?;
         fs::rename(&new, path)
     }
 }
 
-/// A regular file of this user's. Others may put anything of that name into a directory of everybody's: a link to a file that
-/// only this user may read, a FIFO that blocks, a file without end.
+/// Reads a regular file of this user. In a directory that everybody can write to, others may use this name
+/// for anything: a link to a file that only this user may read, a FIFO that blocks, or an endless file.
 fn read_own(path: &Path) -> io::Result<Vec<u8>> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path)?;
@@ -100,7 +102,7 @@ impl StatusFile {
     /// Begins with `status`.
     ///
     /// # Errors
-    /// Where the file cannot be written, which is where no spool could be made either.
+    /// The file cannot be written. Then no spool could be made either.
     pub fn create(path: PathBuf, status: Status) -> anyhow::Result<Self> {
         status.write(&path).with_context(|| {
             format!("cannot write {}: does BACKUP_TEMP_DIR name a directory for pgkeep?", path.display())
@@ -113,8 +115,8 @@ impl StatusFile {
         self.lock().newest.as_ref().map(|newest| newest.time)
     }
 
-    /// Changes the status, gives a sign of life, and writes the file. That it cannot be written is logged
-    /// and goes no further: `pgkeep health` then misses the signs of life.
+    /// Changes the status, gives a sign of life, and writes the file. If it cannot be written, that is only
+    /// logged: `pgkeep health` then misses the signs of life.
     pub fn update(&self, change: impl FnOnce(&mut Status)) {
         let mut status = self.lock();
         change(&mut status);
@@ -124,10 +126,8 @@ impl StatusFile {
         }
     }
 
-    /// Gives signs of life until the answer is dropped, for the time that a backup keeps the loop busy.
-    ///
-    /// # Errors
-    /// Where no thread can be started.
+    /// Gives signs of life until the returned sender is dropped: for the time in which a backup keeps the
+    /// loop busy.
     pub fn beat(&self) -> anyhow::Result<mpsc::Sender<()>> {
         let (busy, done) = mpsc::channel::<()>();
         let keeper = self.clone();
@@ -139,14 +139,14 @@ impl StatusFile {
         Ok(busy)
     }
 
-    /// The status is whole after every statement, so a panic elsewhere does not spoil it.
+    /// The status is whole after every statement, so a panic elsewhere does not damage it.
     fn lock(&self) -> MutexGuard<'_, Status> {
         self.shared.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Shared {
-    /// An orderly end: the daemon is not there any more.
+    /// At an orderly end, the daemon removes its file.
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
     }
@@ -210,12 +210,12 @@ mod tests {
         symlink(&good, path("link")).unwrap();
         symlink("/dev/tty", path("device")).unwrap();
         mknodat(CWD, path("fifo"), FileType::Fifo, Mode::RUSR, 0).unwrap();
-        // Good, if all of it were read.
+        // This would be valid if all of it were read.
         fs::write(path("huge"), " ".repeat(LONGEST as usize) + &text).unwrap();
         fs::write(path("others"), &text).unwrap();
         let odd = ["link", "device", "fifo", "huge", "others", "nowhere"];
         for name in odd {
-            // Only root can give a file away, or make one whose owner it is not.
+            // Only root can give a file to somebody else.
             if name == "others" && chown(path(name), Some(65_532), None).is_err() {
                 eprintln!("SKIPPED: another user's status file; the tests do not run as root");
                 continue;

@@ -1,4 +1,4 @@
-//! The loop: sleep until the fire time or a signal, back up, go on, whatever happened.
+//! The daemon's loop: sleep until the fire time or a signal, back up, and go on, whatever happened.
 
 mod file;
 mod start;
@@ -23,31 +23,32 @@ use crate::jobs::{backup, drill, leftovers, Job};
 use crate::schedule::{Agenda, Interval, Skipped};
 use crate::store;
 
-/// The wall clock can jump (NTP, a suspended host), so it is looked at at least this often. Each look is a
-/// sign of life.
+/// The wall clock can jump (NTP, a suspended host), so the loop checks it at least this often. Each check is
+/// a sign of life.
 const LONGEST_SLEEP: Duration = BEAT;
 /// At most this many skipped fire times are named.
 const NAMED_SKIPS: usize = 3;
 
-/// When the daemon does what.
+/// The daemon's plan: when it does what.
 pub struct Plan {
     /// When it backs up.
     pub interval: Interval,
-    /// Whether it does so at its start too.
+    /// Whether it also backs up at its start.
     pub on_start: OnStart,
-    /// When it tries to restore the newest backup, if ever.
+    /// When it tries to restore the newest backup, if at all.
     pub drill_interval: Option<Interval>,
     /// Where the status file is.
     pub status_path: PathBuf,
 }
 
-/// Runs until a signal.
+/// Runs until a signal comes.
 ///
 /// # Errors
-/// If the schedule has no fire time left, or the status file cannot be written.
+/// The schedule has no fire time left, or the status file cannot be written.
 pub fn run(mut job: Job, plan: Plan) -> Result<()> {
     let started = Utc::now();
-    // A daemon that ended in order took its file away: this one died, perhaps in a backup.
+    // A daemon that ends in order removes its file. So the one that wrote this file died, perhaps during a
+    // backup.
     let left = Status::read(&plan.status_path)
         .inspect_err(|problem| debug!("nothing of an earlier daemon: {problem:#}"));
     let broken_off = left.ok().and_then(|left| left.running_since.or(left.broken_off));
@@ -91,7 +92,7 @@ pub fn run(mut job: Job, plan: Plan) -> Result<()> {
                 daemon.announce(agenda.next());
             }
         }
-        // After a backup that is due as well: it is the newest then.
+        // After a backup that is due too: it is the newest one then.
         if let Some(drills) = drills.as_mut().filter(|_| drill_is_due) {
             if !shutdown.requested() {
                 info!("scheduled drill of {} starts", both_times(drills.next()));
@@ -125,9 +126,9 @@ impl Daemon {
         }
     }
 
-    /// On a thread of its own: a server that does not answer keeps no backup waiting.
+    /// Runs on its own thread, so that a server that does not answer delays no backup.
     fn look_for_leftovers(&self) {
-        // Who listens holds the status file, which goes with the daemon.
+        // The listeners hold the status file, which the daemon removes when it ends.
         let job = Job { listeners: Vec::new(), ..self.job.clone() };
         let looking = thread::Builder::new().name("leftovers".into()).spawn(move || leftovers::warn(&job));
         if let Err(problem) = looking {
@@ -135,24 +136,25 @@ impl Daemon {
         }
     }
 
-    /// Backs up. Its events tell the status how it went.
+    /// Backs up. Events pass the result to the status.
     fn back_up(&self) {
         self.status.update(|status| status.running_since = Some(Utc::now()));
         self.with_beat(|| backup::run(&self.job));
     }
 
-    /// Does something long, with signs of life meanwhile.
+    /// Runs long work, with signs of life meanwhile.
     fn with_beat<T>(&self, work: impl FnOnce() -> T) -> T {
-        // Without a thread for them, health misses the signs; that is no reason not to work.
+        // Without a thread, health misses the signs of life. But that is no reason not to work.
         let _beat = self.status.beat().inspect_err(|problem| warn!("no signs of life meanwhile: {problem}"));
         work()
     }
 
-    /// Finds the newest backup, so that a restart does not forget; returns whether it could. A look that
-    /// succeeds makes up for earlier ones that failed, but not for a backup that failed: `ran` tells whether there was one.
+    /// Finds the newest backup, so that it is known after a restart. Returns whether that was possible. A
+    /// successful look clears earlier failures to look, but not the failure of a backup. `ran` says whether
+    /// there was a backup.
     fn look_into_bucket(&self, ran: bool) -> bool {
         let bucket = &self.job.store;
-        // The loop itself tries again, and meanwhile hears signals.
+        // The loop itself tries again, and handles signals meanwhile.
         match bucket.with_client(bucket.client.without_retries()).list() {
             Ok(backups) => {
                 let (past, future) = store::split_future(&backups, Utc::now());
@@ -181,7 +183,7 @@ impl Daemon {
         }
     }
 
-    /// `BACKUP_ON_START`, and whether it is safe to do as it says.
+    /// Applies `BACKUP_ON_START`, and decides whether a backup at the start is safe.
     fn backs_up_at_start(
         &self,
         last_fire: Option<DateTime<Utc>>,
@@ -191,7 +193,7 @@ impl Daemon {
         if self.on_start == OnStart::No {
             return false;
         }
-        // A run that was killed leaves its upload, if it had begun one.
+        // A run that was killed leaves its upload, if it had already begun.
         let pending = self.job.store.pending_uploads();
         let broken_off = pending.iter().map(|upload| upload.initiated).chain(broken_off).max();
         match self.on_start.reason_to_wait(self.status.newest(), last_fire, broken_off, now) {

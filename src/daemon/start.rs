@@ -5,7 +5,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::base::units::{self, both_times};
 use crate::store::is_future;
 
-/// A daemon that is started over and over makes no backup at its start more often than this.
+/// If the daemon is started again and again, it makes a backup at its start at most this often.
 const START_DISTANCE: TimeDelta = TimeDelta::hours(1);
 
 /// Whether the daemon backs up at its start.
@@ -14,14 +14,14 @@ pub enum OnStart {
     /// Never.
     #[default]
     No,
-    /// Always, unless there is a backup from just now.
+    /// Always, unless there is a very recent backup.
     Yes,
     /// If the newest backup is older than the last fire time.
     Missed,
 }
 
 impl OnStart {
-    /// All of them.
+    /// All values.
     pub const ALL: [OnStart; 3] = [OnStart::No, OnStart::Yes, OnStart::Missed];
 
     /// The variable's value.
@@ -33,8 +33,8 @@ impl OnStart {
         }
     }
 
-    /// Why there is to be no backup at the start, if there is a reason. A container that is started over and
-    /// over fills neither bucket nor disk.
+    /// The reason against a backup at the start, if there is one. So a container that is started again and
+    /// again fills neither bucket nor disk.
     pub(super) fn reason_to_wait(
         self,
         newest: Option<DateTime<Utc>>,
@@ -81,15 +81,16 @@ mod tests {
         assert_eq!(waits(OnStart::Missed, "22 03:00:00", ""), None);
         assert_eq!(waits(OnStart::Missed, "", ""), None);
         assert!(waits(OnStart::Missed, "23 03:00:00", "").unwrap().contains("no fire time was missed"));
-        // Always, but not one after the other.
+        // Always, but not one right after the other.
         assert_eq!(waits(OnStart::Yes, "23 11:00:00", ""), None);
         assert_eq!(waits(OnStart::Yes, "", ""), None);
         assert!(waits(OnStart::Yes, "23 11:00:01", "").unwrap().contains("less than 1 h 0 min ago"));
-        // A crash in the midst of a backup leaves none behind, and still does not repeat at once.
+        // A crash in the middle of a backup leaves no backup, but the daemon still does not try again at
+        // once.
         for on_start in [OnStart::Missed, OnStart::Yes] {
             assert!(waits(on_start, "", "23 11:30:00").unwrap().contains("broken off"));
             assert_eq!(waits(on_start, "", "23 11:00:00"), None);
-            // The clock of that one was wrong.
+            // That backup came from a wrong clock.
             assert_eq!(waits(on_start, "", "25 12:00:00"), None);
         }
     }

@@ -1,4 +1,4 @@
-//! What the daemon knows, for `pgkeep health`, which asks nobody else.
+//! What the daemon knows. It is for `pgkeep health`, which asks nobody else.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{json, Value};
@@ -17,11 +17,11 @@ pub struct Status {
     pub alive: DateTime<Utc>,
     /// The newest backup in the bucket.
     pub newest: Option<Newest>,
-    /// The last failure, of a backup or of a look into the bucket.
+    /// The last failure of a backup, or of a look into the bucket.
     pub failure: Option<Failure>,
-    /// When the backup began that is running.
+    /// When the running backup began.
     pub running_since: Option<DateTime<Utc>>,
-    /// When the backup began that an earlier daemon died in, if none has ended since.
+    /// When the backup began during which an earlier daemon died, if no backup has ended since.
     pub broken_off: Option<DateTime<Utc>>,
     /// When the schedule fires next.
     pub next_fire: Option<DateTime<Utc>>,
@@ -32,7 +32,7 @@ pub struct Status {
 /// How a drill ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Drill {
-    /// When.
+    /// When it ended.
     pub time: DateTime<Utc>,
     /// What was restored, or why it could not be.
     pub result: Result<String, String>,
@@ -57,14 +57,14 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// Noticed now.
+    /// A failure that is noticed now.
     pub(super) fn now(failure: &anyhow::Error) -> Self {
         Failure { time: Utc::now(), reason: chain(failure) }
     }
 }
 
 impl Status {
-    /// Takes note of an event.
+    /// Updates the status after an event.
     pub(super) fn hear(&mut self, event: &Event) {
         match event {
             Event::BackupSucceeded { backup, .. } => {
@@ -91,7 +91,7 @@ impl Status {
         }
     }
 
-    /// What a file says; `None` if it makes no sense.
+    /// The status in a file. `None` if the file makes no sense.
     pub(super) fn parse(value: &Value) -> Option<Self> {
         let newest = &value["last_success"];
         let failure = &value["last_failure"];
@@ -116,7 +116,7 @@ impl Status {
         })
     }
 
-    /// What the file says.
+    /// The status as JSON, for the file.
     pub(super) fn json(&self) -> Value {
         let show = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Secs, true);
         json!({

@@ -1,39 +1,39 @@
-//! Whether an archive in pg_dump's custom format is whole. The format has no end marker, but its table of
-//! contents says which entries have data, and every piece of data says where it ends.
+//! Checks whether an archive in pg_dump's custom format is whole. The format has no end marker. But its table
+//! of contents says which entries have data, and every piece of data marks its own end.
 //!
-//! The layout is that of PostgreSQL's src/bin/pg_dump: ReadHead, ReadToc, ReadInt, ReadStr and ReadOffset in
+//! The layout comes from PostgreSQL's src/bin/pg_dump: ReadHead, ReadToc, ReadInt, ReadStr and ReadOffset in
 //! pg_backup_archiver.c, and the blocks of pg_backup_custom.c.
 //!
 //! ```text
 //! header     "PGDMP", version (3 bytes), size of a number, size of an offset, format (a byte each),
 //!            compression, date (7 numbers), names of the database and of two versions (3 texts)
-//! contents   number of entries; each is its id, FIELDS, dependencies (texts, then no text), place of its data
+//! contents   number of entries; each: its id, FIELDS, dependencies (texts, then no text), place of its data
 //! blocks     one for each entry with data, in the order of the entries:
 //!            1, entry's id, chunks                    rows of a table
 //!            3, entry's id, (oid, chunks)..., 0       large objects
-//! chunks     (length, so many bytes)..., 0            with compression and without
-//! number     a byte for its sign, four bytes, the least significant first
-//! text       its length, so many bytes; a negative length is no text at all
+//! chunks     (length, that many bytes)..., 0          with compression and without
+//! number     a byte for its sign, then four bytes, the least significant first
+//! text       its length, then that many bytes; a negative length means no text
 //! ```
 //!
-//! Nothing is kept but a few numbers, and data is passed over, not copied.
+//! Only a few numbers are kept. Data is skipped, not copied.
 
 const MAGIC: &[u8] = b"PGDMP";
-/// The magic, three bytes of version, two of sizes and the format.
+/// The magic, three bytes for the version, two for sizes, one for the format.
 const PREFIX: usize = 11;
-/// The custom format's number among pg_dump's formats.
+/// The number of the custom format among pg_dump's formats.
 const CUSTOM: u8 = 1;
-/// The versions of archives that are read here: of PostgreSQL 9.0, and of 17 and 18.
+/// The versions of archives that this reads: from PostgreSQL 9.0 to 17 and 18.
 const OLDEST: (u8, u8) = (1, 12);
 const NEWEST: (u8, u8) = (1, 16);
-/// The version since which the compression is a byte; before it is a number.
+/// From this version on, the compression is a byte. Before, it is a number.
 const COMPRESSION_IS_A_BYTE: u8 = 15;
-/// A sign and four bytes: a C int, which has four on every machine that PostgreSQL runs on.
+/// A sign and four bytes: a C int. It has four bytes on every machine that PostgreSQL runs on.
 const NUMBER: usize = 5;
-/// From seconds to daylight saving.
+/// Seven numbers, from the seconds to daylight saving.
 const DATE: usize = 7 * NUMBER;
 const HEADER_TEXTS: u8 = 3;
-/// What an entry has behind its id, and the version since which it has it.
+/// The fields of an entry after its id, each with the first version that has it.
 const FIELDS: [(Field, u8); 15] = [
     (Field::Number, 0),  // whether pg_dump had data for it
     (Field::Text, 0),    // oid of its catalog
@@ -51,7 +51,7 @@ const FIELDS: [(Field, u8); 15] = [
     (Field::Text, 0),    // owner
     (Field::Text, 0),    // whether it has OIDs
 ];
-/// The byte before an offset: K_OFFSET_POS_NOT_SET, which is what pg_dump writes to a pipe, K_OFFSET_POS_SET, and
+/// The byte before an offset: K_OFFSET_POS_NOT_SET (pg_dump writes this to a pipe), K_OFFSET_POS_SET, or
 /// K_OFFSET_NO_DATA.
 const OFFSET_UNKNOWN: u8 = 1;
 const OFFSET_KNOWN: u8 = 2;
@@ -71,7 +71,7 @@ enum Field {
 enum Next {
     #[default]
     Prefix,
-    /// A text of the header; so many follow it.
+    /// A text of the header. This many more texts follow.
     HeaderText(u8),
     EntryCount,
     EntryId,
@@ -85,16 +85,16 @@ enum Next {
     Chunk {
         of_large_object: bool,
     },
-    /// Nothing, or the contents once more: `pg_dump >file` of 16 to 18 writes them again behind the blocks. It
-    /// means to replace the first ones, but has the file open for appending.
+    /// Nothing more, or the contents once more. `pg_dump >file` of versions 16 to 18 writes them again after
+    /// the blocks. It wants to replace the first ones, but the file is open for appending.
     End,
-    /// Whatever a newer version has there.
+    /// Whatever a newer version has here.
     Unknown,
 }
 
-/// The ids of the entries with data, or of the blocks. In a whole archive both are the same, in the same order:
-/// pg_dump writes them so, and pg_restore needs it if it reads from a pipe. Their number and a checksum show that;
-/// lists would grow with the archive.
+/// The ids of the entries with data, or of the blocks. In a whole archive both are the same, in the same
+/// order: pg_dump writes them in this order, and pg_restore needs it to read from a pipe. A count and a
+/// checksum are enough to compare them. Lists would grow with the archive.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 struct Ids {
     count: u64,
@@ -103,40 +103,40 @@ struct Ids {
 
 impl Ids {
     fn push(&mut self, id: i32) {
-        /// FNV-1a's: odd, so that no id gets lost in the product.
+        /// FNV-1a's prime. It is odd, so no id gets lost in the product.
         const PRIME: u64 = 0x0100_0000_01b3;
         self.count += 1;
         self.checksum = (self.checksum ^ u64::from(id.cast_unsigned())).wrapping_mul(PRIME);
     }
 }
 
-/// Watches an archive go by, from before its first byte.
+/// Reads an archive as it passes, from its first byte on.
 #[derive(Default)]
 pub struct Archive {
     next: Next,
-    /// The beginning of what is next, if a push ended within it.
+    /// The beginning of the next value, if a push ended inside it.
     partial: [u8; PREFIX],
     partial_length: usize,
-    /// Bytes to pass over before it.
+    /// Bytes to skip before the next value.
     skip: u64,
-    /// Bytes so far.
+    /// The number of bytes so far.
     position: u64,
     version: (u8, u8),
-    /// A byte that says whether there is data, and the offset.
+    /// The size of a byte that says whether there is data, plus the offset.
     offset_size: usize,
     entries: i32,
     entries_left: i32,
-    /// The id of the entry, or of the block, that was begun last.
+    /// The id of the entry or block that began last.
     id: i32,
     with_data: Ids,
     blocks: Ids,
-    /// The contents have come a second time, behind the blocks.
+    /// Whether the contents have come a second time, after the blocks.
     repeated: bool,
     fault: Option<String>,
 }
 
 impl Archive {
-    /// The next bytes of the archive.
+    /// Takes the next bytes of the archive.
     pub fn push(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() && self.fault.is_none() && !matches!(self.next, Next::Unknown) {
             let taken = match (self.skip, self.next) {
@@ -153,8 +153,8 @@ impl Archive {
         }
     }
 
-    /// The chunks that are whole in `bytes`, and the next number. Each row of a table is a chunk, so that this is
-    /// what the time goes to.
+    /// Reads the chunks that are whole in `bytes`, and the next number. Each row of a table is a chunk, so
+    /// most of the time is spent here.
     fn take_chunks(&mut self, bytes: &[u8]) -> usize {
         let mut rest = bytes;
         while let Some((length, behind)) = rest.split_at_checked(NUMBER) {
@@ -165,7 +165,7 @@ impl Archive {
         bytes.len() - rest.len() + self.take_value(rest)
     }
 
-    /// What is next, or the part of it that is there.
+    /// Reads the next value, or the part of it that is there.
     fn take_value(&mut self, bytes: &[u8]) -> usize {
         let width = self.width();
         let begin = self.partial_length;
@@ -182,7 +182,7 @@ impl Archive {
         taken
     }
 
-    /// What is missing in an archive that ends here.
+    /// Says what is missing if the archive ends here.
     ///
     /// # Errors
     /// A sentence, if the archive is not whole.
@@ -216,8 +216,8 @@ impl Archive {
         Err(format!("the archive is cut off: it ends {place}"))
     }
 
-    /// Why an archive that passes the check may not be whole all the same: it is of a version that is not known
-    /// here. An upgrade of PostgreSQL must not fail every backup.
+    /// Why an archive that passes the check may still not be whole: its version is not known here. An upgrade
+    /// of PostgreSQL must not make every backup fail.
     pub fn unproven(&self) -> Option<String> {
         let Next::Unknown = self.next else { return None };
         let ((major, minor), (newest_major, newest_minor)) = (self.version, NEWEST);
@@ -236,7 +236,7 @@ impl Archive {
         }
     }
 
-    /// Reads what is next, and says what comes behind it.
+    /// Reads a value, and decides what comes next.
     fn read(&mut self, value: &[u8]) -> Result<(), String> {
         self.next = match self.next {
             Next::Prefix => self.prefix(value)?,
@@ -307,14 +307,14 @@ impl Archive {
         Ok(Next::HeaderText(HEADER_TEXTS - 1))
     }
 
-    /// Passes over a text whose length this is; whether there is one.
+    /// Skips a text of this length. Returns whether there is a text.
     fn text(&mut self, length: &[u8]) -> bool {
         let length = u64::try_from(number(length));
         self.skip = length.unwrap_or_default();
         length.is_ok()
     }
 
-    /// So many entries are next.
+    /// This many entries come next.
     fn contents(&mut self, entries: i32) -> Result<Next, String> {
         if entries < 0 {
             return Err(negative(entries));
@@ -332,7 +332,7 @@ impl Archive {
         }
     }
 
-    /// The field in this row, or the next one that this version has.
+    /// The field in this row, or the next field that this version has.
     fn field(&self, row: usize) -> Next {
         let known = |row: &usize| FIELDS[*row].1 <= self.version.1;
         (row..FIELDS.len()).find(known).map_or(Next::Dependency, Next::EntryField)
@@ -370,7 +370,7 @@ impl Archive {
     }
 }
 
-/// ReadInt, with what it does of a number that no C int can be.
+/// ReadInt, including what it does with a number that does not fit a C int.
 fn number(bytes: &[u8]) -> i32 {
     let &[sign, a, b, c, d, ..] = bytes else { return 0 };
     let magnitude = i32::from_le_bytes([a, b, c, d]);

@@ -1,5 +1,5 @@
-//! Decompressing, with the proof that the dump is whole: every byte, gzip's checksum and length, the dump's own
-//! end.
+//! Decompresses, and proves that the dump is whole: every byte, gzip's checksum and length, and the dump's
+//! own end.
 
 use std::io::{self, BufRead, Read};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,19 +12,19 @@ use super::proof::Witness;
 use crate::postgres::Format;
 use crate::s3::S3Error;
 
-/// Without the fields that pgkeep does not write (RFC 1952).
+/// The header without the fields that pgkeep does not write (RFC 1952).
 const GZIP_HEADER: u64 = 10;
-/// What is decompressed in one piece.
+/// The size of a decompressed piece.
 const PIECE: usize = 128 * 1024;
 
-/// Decompresses an object of `size` bytes. `fetched` gets the object's own bytes, `dump` the decompressed ones. The
-/// last piece of the dump is held back until all is proven, so that its reader cannot take a damaged
-/// dump for a whole one. `counted` is the number of the object's bytes that are done. Returns the dump's length in
-/// bytes.
+/// Decompresses an object of `size` bytes. `fetched` gets the object's own bytes, `dump` the decompressed
+/// bytes. The last piece of the dump is held back until everything is proven, so its reader cannot take a
+/// damaged dump for a whole one. `counted` is the number of the object's bytes that are done. Returns the
+/// dump's length in bytes.
 ///
 /// # Errors
-/// If the object cannot be read, or is not a whole backup (with the byte at which that shows), and
-/// what `fetched` and `dump` return.
+/// The object cannot be read, or it is not a whole backup (the error names the byte at which this shows).
+/// Errors of `fetched` and `dump` are passed on.
 pub fn unpack(
     source: impl BufRead,
     format: Format,
@@ -67,12 +67,12 @@ pub fn unpack(
     Ok(witness.length)
 }
 
-/// A reader that shows everything once to somebody else.
+/// A reader that shows each byte once to a tap.
 struct Tapped<R, T> {
     source: R,
     /// Bytes that were consumed.
     position: u64,
-    /// Bytes that the tap has got.
+    /// Bytes that the tap has received.
     seen: u64,
     tap: T,
 }
@@ -102,7 +102,7 @@ impl<R: BufRead, T: FnMut(&[u8]) -> io::Result<()>> Read for Tapped<R, T> {
     }
 }
 
-/// The decoder's own words are terse, and say no place.
+/// The decoder's own messages are short and name no position.
 fn explain(problem: io::Error, position: u64, size: u64) -> Error {
     match problem.kind() {
         io::ErrorKind::UnexpectedEof => {
@@ -114,7 +114,7 @@ fn explain(problem: io::Error, position: u64, size: u64) -> Error {
         io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => {
             anyhow!("the backup is damaged: {problem}, at byte {position} of {size} or before")
         }
-        // The S3 error within says more than the io::Error around it.
+        // The S3 error inside says more than the io::Error around it.
         _ => match problem.downcast::<S3Error>() {
             Ok(error) => Error::from(error).context("cannot read the backup"),
             Err(problem) => Error::from(problem),
@@ -137,7 +137,7 @@ mod tests {
         gzip.finish().unwrap()
     }
 
-    /// What of a plain dump is passed on, of its object, and how it ends.
+    /// What is passed on of a plain dump and of its object, and how it ends.
     fn unpacked(object: &[u8], source: impl BufRead) -> (Vec<u8>, Vec<u8>, Result<u64>) {
         let size = object.len() as u64;
         let (mut raw, mut text) = (Vec::new(), Vec::new());
@@ -152,7 +152,7 @@ mod tests {
         for length in [0, 1, PIECE, 5 * PIECE + 7] {
             let text = "x".repeat(length) + "\n" + END;
             let object = object(&text);
-            // In small buffers, as a slow network's.
+            // In small buffers, as a slow network delivers them.
             let source = io::BufReader::with_capacity(100, object.as_slice());
             let (raw, dumped, ended) = unpacked(&object, source);
             assert_eq!(ended.unwrap(), text.len() as u64);

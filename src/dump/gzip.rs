@@ -1,9 +1,9 @@
-//! gzip on several threads: blocks compressed side by side, put together to one ordinary gzip member.
+//! gzip on several threads: blocks are compressed in parallel and joined to one ordinary gzip member.
 //!
-//! As pigz does it: each block begins with the last 32 KiB of the one before as its dictionary and ends with a
-//! sync flush, so that the blocks are one deflate stream (RFC 1951); one header and one trailer (RFC 1952).
-//! A member for each block would be simpler and a trap: a file cut between two members passes `gzip -t`,
-//! and some readers stop behind the first one.
+//! It works as pigz does. Each block uses the last 32 KiB of the block before as its dictionary and ends with
+//! a sync flush, so the blocks are one deflate stream (RFC 1951), with one header and one trailer (RFC 1952).
+//! One member for each block would be simpler, but it is a trap: a file that is cut between two members
+//! passes `gzip -t`, and some readers stop after the first member.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -14,23 +14,24 @@ use std::thread;
 
 use flate2::{Compress, Compression, Crc, FlushCompress, Status};
 
-/// Larger blocks cost memory; smaller ones compress worse, and their dictionaries take more time.
+/// Larger blocks cost memory. Smaller blocks compress worse, and their dictionaries take more time.
 const BLOCK: usize = 256 * 1024;
-/// As far as deflate looks back.
+/// Deflate looks back this far.
 const DICTIONARY: usize = 32 * 1024;
-/// Room for output is made in such steps; a flush wants more than a few bytes of it.
+/// Space for output is added in steps of this size. A flush needs more than a few bytes.
 const STEP: usize = 64 * 1024;
 /// Deflate, no name, no time, unknown file system.
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 
-/// Compresses what is put into [`Gzip::space`]. Its memory depends on the number of threads alone.
+/// Compresses what is put into [`Gzip::space`]. The memory that it needs depends only on the number of
+/// threads.
 pub struct Gzip<W> {
     output: W,
     jobs: Sender<Job>,
     /// The blocks that are being compressed, the oldest first.
     under_way: VecDeque<Receiver<Job>>,
     most_under_way: usize,
-    /// Buffers to be used again.
+    /// Buffers that can be used again.
     spare: Vec<(Vec<u8>, Vec<u8>)>,
     /// The block that is being filled: its dictionary, then its bytes.
     input: Vec<u8>,
@@ -39,7 +40,7 @@ pub struct Gzip<W> {
     sum: Crc,
 }
 
-/// A block, and what becomes of it.
+/// A block, and its compressed form.
 struct Job {
     input: Vec<u8>,
     dictionary: usize,
@@ -51,13 +52,13 @@ struct Job {
 }
 
 impl<W: Write> Gzip<W> {
-    /// Compresses to `output` at `level` (1 to 9) on so many threads.
+    /// Compresses to `output` at `level` (1 to 9) on this many threads.
     ///
     /// # Errors
-    /// Where no thread can be started, or the header cannot be written.
+    /// No thread can be started, or the header cannot be written.
     pub fn new(mut output: W, level: u32, threads: NonZeroUsize) -> io::Result<Self> {
         let (jobs, queue) = mpsc::channel();
-        // Only the workers hold the queue: without them, nothing waits in it for ever.
+        // Only the workers hold the queue. If they are gone, nothing waits in it for ever.
         let queue = Arc::new(Mutex::new(queue));
         for _ in 0..threads.get() {
             let queue = Arc::clone(&queue);
@@ -68,7 +69,7 @@ impl<W: Write> Gzip<W> {
             output,
             jobs,
             under_way: VecDeque::new(),
-            // The threads stay busy while this one writes what they have done.
+            // The threads stay busy while this one writes their results.
             most_under_way: 2 * threads.get(),
             spare: Vec::new(),
             input: vec![0; DICTIONARY + BLOCK],
@@ -78,15 +79,12 @@ impl<W: Write> Gzip<W> {
         })
     }
 
-    /// Where the next bytes go, so that nothing need be copied; never empty.
+    /// The space for the next bytes, so that nothing has to be copied. It is never empty.
     pub fn space(&mut self) -> &mut [u8] {
         &mut self.input[self.filled..]
     }
 
     /// Takes the first `count` bytes of [`Gzip::space`].
-    ///
-    /// # Errors
-    /// Those of the output.
     pub fn advance(&mut self, count: usize) -> io::Result<()> {
         self.filled += count;
         if self.filled == self.input.len() {
@@ -95,15 +93,12 @@ impl<W: Write> Gzip<W> {
         Ok(())
     }
 
-    /// The output, for a look at it.
+    /// The output, to look at it.
     pub fn output(&self) -> &W {
         &self.output
     }
 
-    /// Ends the stream and answers with the output.
-    ///
-    /// # Errors
-    /// Those of the output.
+    /// Ends the stream and returns the output.
     pub fn finish(mut self) -> io::Result<W> {
         self.submit(true)?;
         self.most_under_way = 0;
@@ -114,7 +109,7 @@ impl<W: Write> Gzip<W> {
         Ok(self.output)
     }
 
-    /// Hands the block to the threads, and begins the next one with its end as the dictionary.
+    /// Passes the block to the threads. The next block begins with its end as the dictionary.
     fn submit(&mut self, last: bool) -> io::Result<()> {
         let (mut next, output) =
             self.spare.pop().unwrap_or_else(|| (vec![0; DICTIONARY + BLOCK], Vec::with_capacity(STEP)));
@@ -136,7 +131,7 @@ impl<W: Write> Gzip<W> {
         self.collect()
     }
 
-    /// Writes what is done, in order; waits where too much is under way.
+    /// Writes finished blocks in order. Waits if too many are being compressed.
     fn collect(&mut self) -> io::Result<()> {
         while let Some(oldest) = self.under_way.front() {
             let job = if self.under_way.len() > self.most_under_way {
@@ -157,7 +152,7 @@ impl<W: Write> Gzip<W> {
     }
 }
 
-/// The one way for a thread to lose a block.
+/// A thread can lose a block only if it panics.
 fn panicked() -> io::Error {
     io::Error::other("a thread that compresses has panicked")
 }
@@ -169,7 +164,7 @@ fn work(queue: &Mutex<Receiver<Job>>, level: u32) {
         let Ok(mut job) = job else { return };
         compress(&mut engine, &mut job);
         if let Some(done) = job.done.take() {
-            // Nobody waits for it any more where the backup has failed.
+            // If the backup has failed, nobody waits for the block any more.
             let _ = done.send(job);
         }
     }
@@ -190,7 +185,7 @@ fn compress(engine: &mut Compress, job: &mut Job) {
         let status = engine.compress_vec(&data[taken..], &mut job.output, flush);
         match status.expect("the stream is in order") {
             Status::StreamEnd => return,
-            // Room is left, so nothing is held back.
+            // There is space left, so nothing is held back.
             Status::Ok | Status::BufError if !job.last && job.output.len() < job.output.capacity() => return,
             Status::Ok | Status::BufError => {}
         }
@@ -217,7 +212,7 @@ mod tests {
         gzip.finish().unwrap()
     }
 
-    /// The one member, by a decoder that stops behind the first.
+    /// Reads the one member, with a decoder that stops after the first member.
     fn gunzip(file: &[u8]) -> Vec<u8> {
         let mut decoder = GzDecoder::new(file);
         let mut data = Vec::new();
@@ -226,7 +221,7 @@ mod tests {
         data
     }
 
-    /// Half text that repeats itself at all distances, half noise.
+    /// Half of it is text that repeats at all distances, half is noise.
     fn sample(random: &mut fastrand::Rng, length: usize) -> Vec<u8> {
         let mut data: Vec<u8> = Vec::with_capacity(length + 64);
         while data.len() < length {
@@ -250,7 +245,7 @@ mod tests {
         let mut random = fastrand::Rng::with_seed(11);
         let all = sample(&mut random, 4 * BLOCK);
         let first = DICTIONARY + BLOCK;
-        // Around the edges of blocks and dictionaries, then anything.
+        // First lengths near the edges of blocks and dictionaries, then any length.
         let edges = [0, 1, DICTIONARY, BLOCK, first, first + BLOCK, first + 2 * BLOCK];
         let around = edges.into_iter().flat_map(|edge| [edge.saturating_sub(1), edge, edge + 1]);
         let anything: Vec<usize> = (0..40).map(|_| random.usize(0..all.len())).collect();

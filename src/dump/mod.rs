@@ -1,4 +1,4 @@
-//! A dump's bytes, both ways.
+//! A dump's bytes, in both directions.
 
 mod archive;
 pub mod gunzip;

@@ -1,17 +1,17 @@
-//! What shows that a dump is whole: the end marker that pg_dump's plain format has, and what an archive of the
-//! custom format says of itself.
+//! What shows that a dump is whole: the end marker of pg_dump's plain format, or what an archive in the
+//! custom format says about itself.
 
 use super::archive::Archive;
 use crate::postgres::Format;
 
-/// What pg_dump's plain format ends with, and what may follow: `\unrestrict` with its key.
+/// pg_dump's plain format ends with this. `\unrestrict` with its key may follow.
 const END_MARKER: &[u8] = b"\n-- PostgreSQL database dump complete\n";
 const TAIL: usize = 1024;
 
-/// Watches a dump go by.
+/// Reads a dump as it passes.
 pub struct Witness {
     seen: Seen,
-    /// Bytes so far.
+    /// The number of bytes so far.
     pub length: u64,
 }
 
@@ -22,7 +22,7 @@ enum Seen {
 }
 
 impl Witness {
-    /// Of a dump in this format.
+    /// Witnesses a dump in this format.
     pub fn new(format: Format) -> Self {
         let seen = match format {
             Format::Plain => Seen::Plain(Vec::new()),
@@ -31,7 +31,7 @@ impl Witness {
         Witness { seen, length: 0 }
     }
 
-    /// The next bytes of the dump.
+    /// Takes the next bytes of the dump.
     pub fn push(&mut self, bytes: &[u8]) {
         match &mut self.seen {
             Seen::Plain(tail) => {
@@ -43,7 +43,7 @@ impl Witness {
         self.length += bytes.len() as u64;
     }
 
-    /// What is missing in a dump that ends here.
+    /// Says what is missing if the dump ends here.
     ///
     /// # Errors
     /// A sentence, if the dump is not whole.
@@ -55,7 +55,7 @@ impl Witness {
         }
     }
 
-    /// Why a dump that passes the check may not be whole all the same.
+    /// Why a dump that passes the check may still not be whole.
     pub fn unproven(&self) -> Option<String> {
         match &self.seen {
             Seen::Plain(_) => None,
@@ -64,8 +64,8 @@ impl Witness {
     }
 }
 
-/// Whether the end marker is there, with nothing behind it but comments and `\unrestrict`: a dump that
-/// stopped within a table whose rows contain the marker's text does not pass.
+/// Whether the end marker is there and only comments and `\unrestrict` follow it. So a dump that stopped
+/// inside a table does not pass, even if a row of that table contains the marker's text.
 fn ends_with_the_marker(tail: &[u8]) -> bool {
     let Some(at) = tail.windows(END_MARKER.len()).rposition(|window| window == END_MARKER) else {
         return false;
@@ -97,7 +97,7 @@ mod tests {
             for cut in 1..=end.len() {
                 let cut_off = format!("{rows}{end}");
                 let cut_off = &cut_off[..cut_off.len() - cut];
-                // The marker itself and the line feed behind it are what counts.
+                // Only the marker itself and the line feed after it count.
                 let complete = cut_off.ends_with("complete\n--\n");
                 assert_eq!(plain(cut_off), complete, "{cut} bytes cut off");
             }

@@ -1,8 +1,9 @@
-//! The temp file between compressor and upload: written at one end, read at the other.
+//! The temporary file between compressor and upload: one end writes it, the other end reads it.
 //!
-//! It has no name, so no crash leaves it behind and nobody else can open it. What is written is cut into
-//! parts, and each part's checksum is made on the way, so that a part is read once: into the socket. Behind
-//! each part that is in the bucket a hole is punched: the disk holds what is not uploaded yet.
+//! It has no name, so a crash leaves nothing behind and nobody else can open it. The bytes are cut into parts
+//! as they are written, and each part's checksum is computed at once. So a part is read only once: into the
+//! socket. When a part is in the bucket, its place in the file becomes a hole. So the disk holds only what is
+//! not yet uploaded.
 
 use std::fs::{File, Permissions};
 use std::io::{self, Write};
@@ -17,24 +18,21 @@ use rustix::fs::statvfs;
 
 use crate::s3::{Part, Source};
 
-/// The bytes that are free in `directory`; none where the system does not say.
+/// The free bytes in `directory`. None if the system does not say.
 pub fn free_space(directory: &Path) -> Option<u64> {
     let system = statvfs(directory).ok()?;
     Some(system.f_bavail.saturating_mul(system.f_frsize))
 }
 
-/// A file without a name in `directory`, which goes with its last descriptor.
-///
-/// # Errors
-/// Where it cannot be made.
+/// Makes a file without a name in `directory`. It disappears with its last descriptor.
 pub fn unnamed_file(directory: &Path) -> io::Result<File> {
     let file = tempfile::tempfile_in(directory)?;
-    // Others find it by /proc alone, and there its mode counts; the umask may be anything.
+    // Others can find the file only through /proc, and there its mode counts. The umask may be anything.
     file.set_permissions(Permissions::from_mode(0o600))?;
     Ok(file)
 }
 
-/// The writing end. Parts go to the channel as soon as they are full.
+/// The writing end. Parts are sent to the channel as soon as they are full.
 pub struct Spool {
     source: Arc<Source>,
     part_size: u64,
@@ -45,10 +43,10 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// Makes the file in `directory`; every part but the last one has `part_size` bytes.
+    /// Makes the file in `directory`. Every part but the last one has `part_size` bytes.
     ///
     /// # Errors
-    /// Where the file cannot be made; the text names the directory.
+    /// The file cannot be made. The error names the directory.
     pub fn create(directory: &Path, part_size: u64, full: Sender<Part>) -> Result<Self> {
         let file = unnamed_file(directory)
             .with_context(|| format!("cannot make a temporary file in {}", directory.display()))?;
@@ -56,12 +54,12 @@ impl Spool {
         Ok(Spool { source: Arc::new(source), part_size, full, part: 1, length: 0, md5: Md5::new() })
     }
 
-    /// Ends the writing and hands out the last part, which may be shorter than the others, or empty.
+    /// Ends the writing and returns the last part. It may be shorter than the others, or empty.
     pub fn finish(mut self) -> Part {
         self.cut()
     }
 
-    /// Bytes written so far.
+    /// The number of bytes written so far.
     pub fn written(&self) -> u64 {
         self.offset() + self.length
     }
@@ -85,7 +83,7 @@ impl Spool {
 }
 
 impl Write for Spool {
-    /// Fails with `BrokenPipe` where nobody takes the parts any more.
+    /// Fails with `BrokenPipe` if nobody takes the parts any more.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let room = usize::try_from(self.part_size - self.length).unwrap_or(usize::MAX);
         let bytes = &bytes[..bytes.len().min(room)];

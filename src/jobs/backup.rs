@@ -1,8 +1,8 @@
 //! One backup, from the dump to the commit gate.
 //!
-//! pg_dump → gzip → spool → parts → S3. The object appears only when pg_dump ended with status 0, the
-//! dump itself showed that it is whole (`dump::proof`), gzip closed cleanly and every part was acknowledged with
-//! its checksum. Anything else leaves no object at all.
+//! pg_dump → gzip → spool → parts → S3. The object appears only if pg_dump ended with status 0, the dump
+//! itself showed that it is whole (`dump::proof`), gzip ended cleanly, and every part was acknowledged with
+//! its checksum. In all other cases there is no object at all.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,13 +25,13 @@ use crate::store::{self, Backup, Store};
 
 /// A backup is usually at most a quarter of its database's size.
 const USUAL_RATIO: u64 = 4;
-/// A backup whose name another pgkeep takes is given another one, so many times.
+/// If another pgkeep takes the backup's name, the backup gets a new name, at most this many times.
 const MOST_NAMES: usize = 10;
 
-/// The object's metadata that says how the database itself was made: encoding, locale, owner, grants, settings.
+/// The metadata that describes the database itself: encoding, locale, owner, grants, settings.
 pub(super) const DATABASE_PROPERTIES: &str = "database-properties";
 
-/// Bytes so far, for the progress lines.
+/// The numbers of bytes so far, for the progress lines.
 #[derive(Default)]
 struct Progress {
     dumped: AtomicU64,
@@ -39,9 +39,9 @@ struct Progress {
     uploaded: Arc<AtomicU64>,
 }
 
-/// Backs up once, then prunes. Returns the new backup, or `None` if there is none: an [`Event`] says why. The bucket
-/// then holds nothing new under a backup's name. (One exception: if S3 acknowledged the backup and cannot be asked for
-/// its size afterwards, a whole backup stays.)
+/// Makes one backup, then prunes. Returns the new backup, or `None` if there is none; an [`Event`] says why.
+/// The bucket then holds nothing new under a backup's name. There is one exception: if S3 acknowledged the
+/// backup but cannot be asked for its size afterwards, a whole backup stays.
 pub fn run(job: &Job) -> Option<Backup> {
     match survive(|| attempt(job)) {
         Ok(backup) => Some(backup),
@@ -100,7 +100,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Everything up to the object's appearance; returns the backup with its size.
+    /// Does everything until the object appears. Returns the backup with its size.
     fn dump_and_upload(&self, server: &Server, mut backup: Backup) -> Result<Backup> {
         let Run { job, progress, .. } = self;
         let (claim, metadata) = (Claim::new(&backup.key), self.metadata(server)?);
@@ -139,7 +139,7 @@ impl Run<'_> {
                 uploaded.context("cannot upload the backup")
             }
             Err(failure) => match (upload.abort(), job.shutdown.forced()) {
-                // The dump failed because the upload had: that is the cause.
+                // The dump failed because the upload had failed. So the upload's failure is the cause.
                 (Some(cause), None) if is_broken_pipe(&failure) => {
                     Err(cause.context("cannot upload the backup"))
                 }
@@ -148,11 +148,12 @@ impl Run<'_> {
         }
     }
 
-    /// Stores a backup of a single part. If another pgkeep has taken its name meanwhile, it gets the next free second.
+    /// Stores a backup of a single part. If another pgkeep has taken the name meanwhile, it uses the next
+    /// free second.
     fn put(&self, part: &Part, claim: &Claim, mut metadata: Metadata, mut backup: Backup) -> Result<Backup> {
         let Run { job, progress, .. } = self;
         let store = &job.store;
-        // S3 takes metadata at the beginning only: a backup of several parts does not have this.
+        // S3 accepts metadata only when an upload begins, so a backup of several parts does not have this.
         metadata.push(("dumped-bytes", progress.dumped.load(Ordering::Relaxed).to_string()));
         for _ in 0..MOST_NAMES {
             match store.client.put_new(&claim.at(&backup.key), part, &metadata)? {
@@ -172,7 +173,7 @@ impl Run<'_> {
         )
     }
 
-    /// What the object says about itself, beside its name.
+    /// The object's metadata.
     fn metadata(&self, server: &Server) -> Result<Metadata> {
         Ok([
             ("pgkeep-version", env!("CARGO_PKG_VERSION").to_owned()),
@@ -186,7 +187,7 @@ impl Run<'_> {
         .collect())
     }
 
-    /// Reads the dump to its end and proves it whole; answers with the last part and the size of all.
+    /// Reads the dump to its end and proves that it is whole. Returns the last part and the total size.
     fn fill_spool(&self, mut dump: Process, spool: Spool) -> Result<(Part, u64)> {
         let Run { job, progress, .. } = self;
         let written = |problem| explain_write(problem, job, progress);
@@ -239,12 +240,12 @@ fn is_taken(store: &Store, backup: &Backup) -> String {
     )
 }
 
-/// What a backup of a database of this size may take, both in bytes.
+/// The usual size of a backup of a database with this size, both in bytes.
 pub fn usual_size(database_size: u64) -> u64 {
     database_size / USUAL_RATIO
 }
 
-/// The whole backup goes to the disk where S3 is slower than the dump.
+/// If S3 is slower than the dump, the whole backup goes to the disk first.
 fn warn_of_full_disk(job: &Job, database_size: u64) {
     let need = usual_size(database_size);
     if let Some(free) = spool::free_space(&job.temp_directory).filter(|free| *free < need) {
@@ -258,7 +259,7 @@ fn warn_of_full_disk(job: &Job, database_size: u64) {
     }
 }
 
-/// Says what a full disk lacked.
+/// Explains what a full disk would have needed.
 fn explain_write(problem: io::Error, job: &Job, progress: &Progress) -> Error {
     let directory = job.temp_directory.display();
     let full = matches!(problem.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
@@ -276,7 +277,7 @@ fn explain_write(problem: io::Error, job: &Job, progress: &Progress) -> Error {
     ))
 }
 
-/// Says in pgkeep's terms what pg_dump calls a statement timeout.
+/// Explains what pg_dump calls a statement timeout, in pgkeep's terms.
 fn explain_dump(failure: Error, job: &Job) -> Error {
     let said = failure.to_string();
     if said.contains("LOCK TABLE") && said.contains("timeout") {

@@ -1,5 +1,5 @@
-//! The drill: the newest backup is restored into a database of its own on a server for that, counted, and
-//! dropped. Nothing else shows that the day of need will go well, and how long it will take.
+//! The drill: restores the newest backup into a new database on a server for drills, counts its rows, and
+//! drops it. Nothing else shows whether a restore will work when it is needed, and how long it takes.
 
 use std::time::Instant;
 
@@ -11,8 +11,8 @@ use super::{leftovers, survive, Event, Job};
 use crate::base::logging;
 use crate::postgres::DRILL;
 
-/// Restores the backup that `which` means and drops it again. Returns whether that was possible; an [`Event`] says why if
-/// not. A stop ends it.
+/// Restores the backup that `which` means, and drops the database again. Returns whether that was possible;
+/// if not, an [`Event`] says why. A stop ends the drill.
 pub fn run(job: &Job, which: &str) -> bool {
     let job = job.impatient();
     match survive(|| attempt(&job, which)) {
@@ -50,7 +50,7 @@ fn attempt(job: &Job, which: &str) -> Result<()> {
     let restore = Restore { job, databases: &databases, backup: &backup, selection: &selection, properties };
     let Whole { database, tables } = restore.whole(&name).context("the backup does not restore")?;
     let took = started.elapsed();
-    // A database that cannot be dropped says nothing about the backup.
+    // If the database cannot be dropped, that says nothing about the backup.
     if let Err(failure) = databases.unstoppable().drop(&database) {
         logging::failure(&format!("the drill's database \"{database}\" is still there"), &failure);
     }

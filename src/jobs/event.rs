@@ -1,6 +1,6 @@
-//! Something that has happened, with all that is to be known about it.
+//! Something that has happened, with everything that there is to know about it.
 //!
-//! The log line and the status file come from the same event, so that none can tell another story.
+//! The log line and the status file come from the same event, so they cannot contradict each other.
 
 use std::fmt;
 use std::time::Duration;
@@ -19,13 +19,13 @@ use crate::store::{Backup, Decision, Doubt};
 /// What has happened to one database's backups.
 #[derive(Debug)]
 pub enum Event {
-    /// A backup begins: the server answered, and its backup has a name.
+    /// A backup begins: the server has answered, and the backup has a name.
     BackupStarted {
         /// The database's name.
         database: String,
-        /// The server that it is on.
+        /// The database's server.
         server: Server,
-        /// What dumps it.
+        /// The client that dumps it.
         client: Programs,
         /// Where the backup goes.
         place: String,
@@ -42,42 +42,42 @@ pub enum Event {
         dumped: u64,
         /// How long it took.
         took: Duration,
-        /// What became of older ones.
+        /// What happened to older backups.
         pruning: Pruning,
         /// How to restore it without pgkeep.
         recovery: String,
     },
-    /// There is no backup.
+    /// The backup failed.
     BackupFailed {
         /// The step that failed, and why.
         failure: Error,
     },
-    /// A backup that the retention lets go was deleted.
+    /// A backup was deleted because the retention policy does not keep it.
     Deleted {
-        /// Why, and which one.
+        /// Which backup, and why.
         decision: Decision,
         /// Where it was.
         place: String,
     },
-    /// The old backups are all still there.
+    /// All old backups are still there.
     PruneFailed {
         /// Why.
         failure: Error,
     },
-    /// The old backups are all still there, because something is wrong.
+    /// All old backups are still there, because something is wrong.
     PruneHeldBack {
         /// What is wrong, and what to do.
         doubt: Doubt,
     },
-    /// A restore is tried.
+    /// A drill begins.
     DrillStarted {
         /// The backup.
         backup: Backup,
-        /// Where it is.
+        /// Where the backup is.
         place: String,
-        /// The database that is made for it.
+        /// The database that is made for the drill.
         into: String,
-        /// The server that it is made on.
+        /// The server on which that database is made.
         server: Server,
     },
     /// The backup was restored.
@@ -88,20 +88,20 @@ pub enum Event {
         backup: Backup,
         /// How long a recovery takes, from the bucket to the last index.
         took: Duration,
-        /// Tables and rows.
+        /// The numbers of tables and rows.
         counted: String,
     },
-    /// The backup does not restore.
+    /// The backup cannot be restored.
     DrillFailed {
         /// Why.
         failure: Error,
     },
-    /// A stop ended the drill, which says nothing about the backup.
+    /// A stop ended the drill. This says nothing about the backup.
     DrillStopped,
 }
 
 impl Event {
-    /// How loud it is.
+    /// The level of its log line.
     fn level(&self) -> Level {
         match self {
             Event::BackupStarted { .. }
@@ -132,7 +132,7 @@ impl Event {
         }
     }
 
-    /// Writes its line to the log, and a failure's stack trace.
+    /// Writes the event's line to the log, and a failure's stack trace.
     pub(super) fn log(&self) {
         log!(self.level(), "{self}");
         if let Some(failure) = self.failure() {
@@ -141,7 +141,7 @@ impl Event {
     }
 }
 
-/// The line of the log.
+/// The event's log line.
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

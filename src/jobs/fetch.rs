@@ -1,4 +1,4 @@
-//! A backup on its way out of the bucket, proven on the way.
+//! Reads a backup from the bucket and proves it on the way.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,11 +13,11 @@ use crate::base::units;
 use crate::dump::gunzip::unpack;
 use crate::store::Backup;
 
-/// Streams a backup out of the bucket and shows how far it is, as `what`. `fetched` gets the object's own bytes,
-/// `dump` the decompressed ones: see [`unpack`]. Returns the dump's length in bytes.
+/// Reads a backup from the bucket and shows the progress under the name `what`. `fetched` gets the object's
+/// own bytes, `dump` the decompressed bytes: see [`unpack`]. Returns the dump's length in bytes.
 ///
 /// # Errors
-/// If the object cannot be read, or is not a whole backup, and what `fetched` and `dump` return.
+/// The object cannot be read, or it is not a whole backup. Errors of `fetched` and `dump` are passed on.
 pub fn stream(
     job: &Job,
     backup: &Backup,

@@ -1,4 +1,5 @@
-//! Databases that drills and restores left behind: looked for, told, and dropped where they certainly are a drill's.
+//! Databases that drills and restores left behind: finds them, reports them, and drops them if they certainly
+//! are a drill's.
 
 use chrono::Utc;
 use log::{debug, info, warn};
@@ -6,8 +7,8 @@ use log::{debug, info, warn};
 use super::Job;
 use crate::postgres::{Databases, Leftover};
 
-/// Warns of those on the server that is backed up, and on the one for drills. A server that cannot be asked is no reason not
-/// to go on. The first signal ends it.
+/// Warns about leftovers on the server that is backed up, and on the server for drills. If a server cannot be
+/// asked, the work goes on. The first signal ends this.
 pub fn warn(job: &Job) {
     let job = job.impatient();
     let source = job.clients().and_then(|clients| Leftover::all(&job.postgres(&clients), Utc::now()));
@@ -24,7 +25,7 @@ pub fn warn(job: &Job) {
     }
 }
 
-/// Adds what was found; one server may be both.
+/// Adds what was found. Both servers may be the same.
 pub fn add(found: Vec<Leftover>, all: &mut Vec<Leftover>) {
     for leftover in found {
         if !all.contains(&leftover) {

@@ -1,5 +1,5 @@
-//! What is done for one database: back up, prune, restore, drill. From here down nobody knows of environment
-//! variables.
+//! What pgkeep does for one database: backup, prune, restore, drill. From here down, no code knows of
+//! environment variables.
 
 pub mod backup;
 pub mod drill;
@@ -24,7 +24,7 @@ use crate::base::shutdown::Shutdown;
 use crate::postgres::{Clients, Conninfo, Databases, Format, Postgres};
 use crate::store::{Policy, Store};
 
-/// Hears of every event, on the thread on which it happens.
+/// Gets every event, on the thread on which it happens.
 type Listener = Arc<dyn Fn(&Event) + Send + Sync>;
 
 /// What the backups of one database need.
@@ -32,23 +32,23 @@ type Listener = Arc<dyn Fn(&Event) + Send + Sync>;
 pub struct Job {
     /// The database's name.
     pub database: String,
-    /// How to reach the database; always names one.
+    /// How to reach the database. It always names a database.
     pub connection: Conninfo,
     /// The server for drills, if there is one.
     pub drill: Option<Conninfo>,
     /// Where the backups are.
     pub store: Store,
-    /// What backups are made in.
+    /// The format of new backups.
     pub format: Format,
     /// How long backups are kept.
     pub retention: Policy,
-    /// Whether nothing is deleted after a backup that has suddenly shrunk.
+    /// Whether nothing is deleted if the backups have suddenly shrunk.
     pub shrink_guard: bool,
-    /// How long pg_dump waits for the lock of a table.
+    /// How long pg_dump waits for a table's lock.
     pub lock_timeout: Duration,
-    /// How long a client of PostgreSQL's may do nothing while its server process does not work either.
+    /// How long one of PostgreSQL's clients may do nothing while its server process does not work either.
     pub stall_timeout: Duration,
-    /// The one place to look for PostgreSQL's clients, if it was given.
+    /// The only place to look for PostgreSQL's clients, if it was given.
     pub client_directory: Option<PathBuf>,
     /// gzip's level, from 1 (fast) to 9 (small).
     pub compression_level: u32,
@@ -60,24 +60,21 @@ pub struct Job {
     pub temp_directory: PathBuf,
     /// Masks the secrets in texts from outside.
     pub redactor: Redactor,
-    /// Ends waits, retries and children.
+    /// Stops waits, retries and children.
     pub shutdown: Shutdown,
-    /// Who hears of events, beside the log.
+    /// Who gets the events, besides the log.
     pub listeners: Vec<Listener>,
 }
 
 impl Job {
-    /// The same job, where the first signal ends the work already: a restore can be begun again.
+    /// The same job, but the first signal already ends the work: a restore can be started again.
     pub fn impatient(&self) -> Self {
         let shutdown = self.shutdown.impatient();
         let client = self.store.client.with_shutdown(shutdown.clone());
         Job { store: self.store.with_client(client), shutdown, ..self.clone() }
     }
 
-    /// PostgreSQL's clients that are installed here.
-    ///
-    /// # Errors
-    /// Where there are none.
+    /// The PostgreSQL clients that are installed here.
     pub fn clients(&self) -> Result<Clients> {
         Clients::find(self.client_directory.as_deref(), self.stall_timeout)
     }
@@ -87,15 +84,12 @@ impl Job {
         Postgres::new(&self.connection, clients, &self.redactor, &self.shutdown, self.stall_timeout)
     }
 
-    /// The databases of a server. `but` is not connected to: see [`Databases::of`].
-    ///
-    /// # Errors
-    /// Where it cannot be reached, or no client is installed.
+    /// The databases of a server. This never connects to `but`: see [`Databases::of`].
     pub fn databases(&self, server: &Conninfo, but: Option<&str>) -> Result<Databases> {
         Databases::of(server, but, self.clients()?, &self.redactor, &self.shutdown, self.stall_timeout)
     }
 
-    /// Something has happened: it is logged, and everybody hears of it.
+    /// Logs an event and passes it to all listeners.
     fn tell(&self, event: &Event) {
         event.log();
         for listener in &self.listeners {
@@ -104,9 +98,9 @@ impl Job {
     }
 }
 
-/// Runs `work`; a panic in it becomes a failure.
+/// Runs `work`. A panic in it becomes a failure.
 fn survive<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    // The panic's message and trace were logged where it happened.
+    // The panic's message and trace were already logged.
     panic::catch_unwind(AssertUnwindSafe(work))
         .unwrap_or_else(|_| Err(anyhow!("a bug in pgkeep: see the panic above")))
 }

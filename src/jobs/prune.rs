@@ -1,4 +1,5 @@
-//! Deleting what the retention policy lets go: by exact name, never the newest, and nothing at all if there is a doubt.
+//! Deletes what the retention policy does not keep: by exact name, never the newest backup, and nothing at
+//! all if there is a doubt.
 
 use std::fmt;
 
@@ -13,12 +14,12 @@ use crate::store::{self, Backup, Decision, Doubt, Fate};
 
 const UNSEEN: &str = "cannot look at the newest backups";
 
-/// What is to become of the backups.
+/// What will happen to the backups.
 #[derive(Debug)]
 pub struct Plan {
-    /// A decision for each, the oldest first.
+    /// One decision for each backup, the oldest first.
     pub decisions: Vec<Decision>,
-    /// Why nothing is deleted, whatever the policy lets go.
+    /// Reasons to delete nothing, whatever the policy says.
     pub doubts: Vec<Doubt>,
     /// The warning about backups of the future, if there are any.
     pub warning: Option<String>,
@@ -27,18 +28,18 @@ pub struct Plan {
 /// How pruning ended.
 #[derive(Debug)]
 pub enum Pruning {
-    /// What the policy let go is deleted.
+    /// What the policy does not keep is deleted.
     Done(Pruned),
-    /// Nothing was deleted. An event told each doubt.
+    /// Nothing was deleted. There was an event for each doubt.
     HeldBack(Vec<Doubt>),
-    /// The bucket could not be looked into. An event told why.
+    /// The bucket could not be read. An event said why.
     Failed,
 }
 
-/// How many backups were kept and deleted, and how many could not be.
+/// How many backups were kept, how many were deleted, and how many could not be deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pruned {
-    /// Kept, as the policy wants it.
+    /// Kept because the policy keeps them.
     pub kept: usize,
     /// Deleted.
     pub deleted: usize,
@@ -69,23 +70,20 @@ impl fmt::Display for Pruning {
     }
 }
 
-/// What is in the bucket, and what becomes of it.
-///
-/// # Errors
-/// If the bucket cannot be looked into.
+/// What is in the bucket, and what will happen to it.
 pub fn plan(job: &Job) -> Result<Plan> {
     let backups = job.store.list().context("cannot list the backups")?;
     judge(job, &backups).context(UNSEEN)
 }
 
-/// What becomes of `backups`, the oldest first: all of this database's.
+/// What will happen to `backups`: all of this database's, the oldest first.
 ///
 /// # Errors
-/// If S3 does not say what the doubts need.
+/// S3 does not return what is needed to judge the doubts.
 pub fn judge(job: &Job, backups: &[Backup]) -> Result<Plan, S3Error> {
     let plan = by_policy_alone(job, backups);
     let (past, _) = store::split_future(backups, Utc::now());
-    // Nothing is ever deleted then.
+    // In this case nothing is ever deleted.
     if job.retention.days.is_none() || past.len() < 2 {
         return Ok(plan);
     }
@@ -98,7 +96,7 @@ pub fn judge(job: &Job, backups: &[Backup]) -> Result<Plan, S3Error> {
     Ok(Plan { decisions, doubts, ..plan })
 }
 
-/// What would become of them if there were no doubt.
+/// What would happen if there were no doubt.
 pub fn by_policy_alone(job: &Job, backups: &[Backup]) -> Plan {
     let now = Utc::now();
     let (_, future) = store::split_future(backups, now);
@@ -106,7 +104,7 @@ pub fn by_policy_alone(job: &Job, backups: &[Backup]) -> Plan {
     Plan { decisions, doubts: Vec::new(), warning: store::warning(future) }
 }
 
-/// Deletes what `plan` lets go. A deletion that fails is logged and passed over.
+/// Deletes what `plan` does not keep. If a deletion fails, that is logged and the next one follows.
 pub fn carry_out(plan: Plan, job: &Job) -> Pruning {
     if let Some(warning) = plan.warning {
         warn!("{warning}");
@@ -138,7 +136,8 @@ pub fn carry_out(plan: Plan, job: &Job) -> Pruning {
     Pruning::Done(pruned)
 }
 
-/// Prunes after `new` was made. It stays a success whatever happens here: the next one prunes again.
+/// Prunes after `new` was made. The backup stays a success whatever happens here: the next backup prunes
+/// again.
 pub(super) fn after_backup(job: &Job, new: &Backup) -> Pruning {
     match list_with(job, new).and_then(|backups| judge(job, &backups).context(UNSEEN)) {
         Ok(plan) => carry_out(plan, job),
@@ -149,7 +148,7 @@ pub(super) fn after_backup(job: &Job, new: &Backup) -> Pruning {
     }
 }
 
-/// The backups with `new`, which a store may list late: the doubts are about the newest.
+/// The backups including `new`, because a store may list it late, and the doubts are about the newest one.
 fn list_with(job: &Job, new: &Backup) -> Result<Vec<Backup>> {
     let mut backups = job.store.list().context("cannot list the backups")?;
     if backups.iter().all(|backup| backup.key != new.key) {

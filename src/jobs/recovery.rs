@@ -1,21 +1,22 @@
-//! How to restore a backup without pgkeep, as a line for a shell. The log has it beside every backup, for the day when
-//! the log is all that is left.
+//! How to restore a backup without pgkeep, as a line for a shell. The log contains it with every backup, in
+//! case the log is all that is left.
 
 use crate::postgres::{Format, LONGEST_NAME};
 use crate::s3::Client;
 use crate::store::{self, Backup};
 
-/// Fetches the object, makes a new database and restores into it. No step runs if the one before it failed,
-/// which a pipe would hide. Keys, host and user are the caller's: AWS's and libpq's own variables.
+/// Fetches the object, makes a new database and restores into it. No step runs if the step before it failed;
+/// a pipe would hide such a failure. The caller supplies keys, host and user in AWS's and libpq's own
+/// variables.
 pub fn command(client: &Client, database: &str, backup: &Backup) -> String {
     let endpoint = client.endpoint().map_or(String::new(), |url| {
-        // A URL has no quote, but brackets of IPv6, which a shell would read.
+        // A URL contains no quote, but an IPv6 address has brackets, which a shell would interpret.
         format!(" --endpoint-url '{}'", url.as_str().trim_end_matches('/'))
     });
     let (place, region) = (client.place(&backup.key), client.region());
     let file = backup.file_name();
     let unzipped = file.trim_end_matches(".gz");
-    // A name of letters and digits needs no quotes anywhere.
+    // A name of letters and digits never needs quotes.
     let name = store::escape(database).trim_start_matches('-').replace('.', "_");
     let suffix = "_restored";
     let new = format!("{}{suffix}", &name[..name.len().min(LONGEST_NAME - suffix.len())]);

@@ -10,10 +10,10 @@ use log::debug;
 
 use super::{process, Server, QUICK};
 
-/// Where distributions keep clients of several majors side by side: Alpine, Debian, Red Hat.
+/// Where distributions keep the clients of several major versions side by side: Alpine, Debian, Red Hat.
 const LAYOUTS: [(&str, &str); 3] =
     [("/usr/libexec/postgresql", ""), ("/usr/lib/postgresql/", "/bin"), ("/usr/pgsql-", "/bin")];
-/// Majors to look for there.
+/// The major versions to look for there.
 const MAJORS: std::ops::RangeInclusive<u32> = 10..=30;
 
 /// A directory with `psql` and `pg_dump` of one version.
@@ -27,16 +27,13 @@ pub struct Programs {
     pub major: u32,
 }
 
-/// The clients that are installed, the newest first; at least one.
+/// The installed clients, the newest first. There is at least one.
 #[derive(Clone, Debug)]
 pub struct Clients(Vec<Programs>);
 
 impl Clients {
-    /// Looks for them in `only` (`BACKUP_PG_BIN`), or if there is none, where distributions put them and on `PATH`. One that
-    /// says nothing for `stall_timeout` is none.
-    ///
-    /// # Errors
-    /// Where there are none.
+    /// Looks for clients in `only` (`BACKUP_PG_BIN`). If that is not set, looks where distributions put them,
+    /// and on `PATH`. A program that is silent for `stall_timeout` does not count.
     pub fn find(only: Option<&Path>, stall_timeout: Duration) -> Result<Self> {
         let directories: Vec<PathBuf> = match only {
             Some(directory) => vec![directory.to_owned()],
@@ -78,21 +75,22 @@ impl Clients {
         Ok(Clients(found))
     }
 
-    /// The newest: it understands every dump and every server.
+    /// The newest client: it understands every dump and every server.
     pub fn newest(&self) -> &Programs {
         &self.0[0]
     }
 
-    /// All of them, the newest first.
+    /// All clients, the newest first.
     pub fn all(&self) -> &[Programs] {
         &self.0
     }
 
-    /// Those to dump a server with: its own major, else the next newer one, because an older pg_dump
-    /// refuses a newer server (<https://www.postgresql.org/docs/current/app-pgdump.html#APP-PGDUMP-NOTES>).
+    /// The clients to dump this server with: of the server's own major version, or else of the next newer
+    /// one. An older pg_dump refuses a newer server
+    /// (<https://www.postgresql.org/docs/current/app-pgdump.html#APP-PGDUMP-NOTES>).
     ///
     /// # Errors
-    /// Where all are older than the server.
+    /// All clients are older than the server.
     pub fn for_server(&self, server: &Server) -> Result<&Programs> {
         let fitting = self.0.iter().filter(|programs| programs.major >= server.major);
         fitting.min_by_key(|programs| programs.major).with_context(|| {

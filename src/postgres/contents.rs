@@ -1,4 +1,4 @@
-//! What is in a database: whether there is anything, its tables and their rows.
+//! The contents of a database: whether there is anything, its tables and their rows.
 
 use anyhow::{Context, Result};
 use log::warn;
@@ -6,8 +6,8 @@ use log::warn;
 use super::Databases;
 use crate::base::units;
 
-/// Counts everything that somebody made in a database. What an extension made, and what hangs on that (indexes, row
-/// types, arrays), is not somebody's.
+/// Counts everything that somebody made in a database. What an extension made does not count, nor what
+/// depends on it (indexes, row types, arrays).
 const OWN: &str = "
     WITH RECURSIVE of_extensions AS (
         SELECT classid, objid FROM pg_depend WHERE deptype = 'e'
@@ -25,39 +25,40 @@ const OWN: &str = "
     SELECT (SELECT count(*) FROM found WHERE (class, oid) NOT IN (SELECT classid, objid FROM of_extensions))
          + (SELECT count(*) FROM pg_largeobject_metadata);";
 
-/// The tables, as a list of JSON: the names as SQL needs them.
+/// The tables as a JSON list, with names as SQL needs them.
 const TABLES: &str = "
     SELECT coalesce(json_agg(format('%I.%I', nspname, relname) ORDER BY nspname, relname), '[]')
     FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
     WHERE relkind = 'r' AND nspname !~ '^pg_' AND nspname <> 'information_schema'
       AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = pg_class.oid AND deptype = 'e');";
 
-/// A table and how many rows it has.
+/// A table and its number of rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
-    /// Schema and name, quoted where SQL needs it.
+    /// Schema and name, quoted if SQL needs it.
     pub name: String,
-    /// Its rows, without those of its partitions; `None` if they could not be counted.
+    /// The number of rows, without those of its partitions. `None` if they could not be counted.
     pub rows: Option<u64>,
 }
 
 impl Databases {
-    /// Whether a database holds nothing of its own: no relation, function, type, schema or large object but
+    /// Whether a database has nothing of its own: no relation, function, type, schema or large object except
     /// those of extensions.
     pub fn is_empty(&self, name: &str) -> Result<bool> {
         let found = self.connect(name).query(OWN);
         Ok(found.with_context(|| format!("cannot look into the database \"{name}\""))? == "0")
     }
 
-    /// Every table with its number of rows, by name. Counting is no judge of a restore: what cannot be counted (a right was
-    /// revoked, row security would hide rows) has no number.
+    /// Every table with its number of rows, sorted by name. Counting does not judge a restore: a table that
+    /// cannot be counted (a right was revoked, or row security would hide rows) has no number.
     pub fn tables(&self, name: &str) -> Result<Vec<Table>> {
         let database = self.connect(name);
         let names = database.query(TABLES)?;
         let names: Vec<String> =
             serde_json::from_str(&names).context("the names of the tables cannot be read")?;
         let mut tables: Vec<Table> = names.into_iter().map(|name| Table { name, rows: None }).collect();
-        // Each is counted by itself, so that however many there are, few locks are held; one that fails stops no other.
+        // Each table is counted separately: so only few locks are held at a time, and a failure does not stop
+        // the others.
         let mut script = String::from("\\set ON_ERROR_STOP off\nSET row_security = off;\n");
         for (number, Table { name, .. }) in tables.iter().enumerate() {
             script += &format!("SELECT {number}, count(*) FROM ONLY {name};\n");

@@ -1,4 +1,4 @@
-//! Databases on a server: made, looked at, swapped, dropped.
+//! Databases on a server: make, inspect, swap and drop them.
 
 use std::time::{Duration, Instant};
 
@@ -13,33 +13,31 @@ use crate::base::secret::Redactor;
 use crate::base::shutdown::Shutdown;
 use crate::base::units;
 
-/// Databases to connect to while others are made and dropped; initdb makes both.
+/// Databases to connect to while others are made and dropped. initdb makes both.
 const MAINTENANCE: [&str; 2] = ["postgres", "template1"];
-/// PostgreSQL cuts longer names off (NAMEDATALEN, less the zero byte).
+/// PostgreSQL cuts longer names (NAMEDATALEN, minus the zero byte).
 pub const LONGEST_NAME: usize = 63;
-/// A client that came between two looks is sent away this many seconds later.
+/// Clients that connect in between are disconnected again after this many seconds.
 const USHER_EVERY: &str = "0.2";
 /// Clients may come back in the moment before the renaming keeps them out.
 const SWAP_TRIES: usize = 5;
-/// What DROP DATABASE ... WITH (FORCE) needs.
+/// The first major version that has DROP DATABASE ... WITH (FORCE).
 const FORCE_SINCE: u32 = 13;
 
-/// A server and the right to make databases on it.
+/// A server, and the right to make databases on it.
 pub struct Databases {
-    /// Connected to another database than those that are worked on.
+    /// A connection to another database than the ones that are worked on.
     pub(super) maintenance: Postgres,
-    /// What the server says of itself.
+    /// What the server says about itself.
     pub server: Server,
-    /// The clients here.
+    /// The clients on this machine.
     pub clients: Clients,
 }
 
 impl Databases {
-    /// Those of the server that `connection` names. `but` is not connected to: a database cannot be renamed
-    /// while somebody is. `stall_timeout` is that of [`Postgres::new`].
-    ///
-    /// # Errors
-    /// Where it cannot be reached.
+    /// The databases of the server that `connection` names. This never connects to the database `but`: a
+    /// database cannot be renamed while somebody is connected to it. `stall_timeout` is the same as for
+    /// [`Postgres::new`].
     pub fn of(
         connection: &Conninfo,
         but: Option<&str>,
@@ -51,13 +49,13 @@ impl Databases {
         let own = Postgres::new(connection, &clients, redactor, shutdown, stall_timeout);
         let candidates = MAINTENANCE.into_iter().chain(connection.get("dbname"));
         let mut failure = None;
-        // A server that says nothing is not waited for three times.
+        // If a server is silent, do not wait three times.
         let end = Instant::now() + own.quick();
         for name in candidates.filter(|name| Some(*name) != but) {
             let maintenance = own.database(name);
             match maintenance.ask_within(end.saturating_duration_since(Instant::now())) {
                 Ok(server) => {
-                    // What a restore sets for its session must not stay for others.
+                    // What a restore sets for its session must not stay for other clients.
                     maintenance.refuse_shared_backends()?;
                     return Ok(Databases { maintenance, server, clients });
                 }
@@ -75,7 +73,7 @@ impl Databases {
         self.maintenance.database(name)
     }
 
-    /// The same, where a forced stop ends nothing: for cleaning up.
+    /// The same, but a forced stop ends nothing: for cleaning up.
     pub fn unstoppable(&self) -> Databases {
         Databases {
             maintenance: self.maintenance.with_shutdown(Shutdown::default()),
@@ -84,14 +82,14 @@ impl Databases {
         }
     }
 
-    /// Whether there is a database of this name.
+    /// Whether there is a database with this name.
     pub fn exists(&self, name: &str) -> Result<bool> {
         let query = format!("SELECT count(*) FROM pg_database WHERE datname = {}", literal(name));
         Ok(self.query(&query)? == "1")
     }
 
-    /// Makes a database with nothing in it, like one with these properties as far as this server can, and with `comment`.
-    /// What differs is logged.
+    /// Makes an empty database with `comment`, and with the properties of `like` as far as this server
+    /// supports them. Differences are logged.
     pub fn create(&self, name: &str, like: Option<&Properties>, comment: &str) -> Result<()> {
         let plain = || vec![format!("CREATE DATABASE {} TEMPLATE template0;", identifier(name))];
         let statements = like.map_or_else(plain, |like| like.create(name, self.server.major));
@@ -107,8 +105,9 @@ impl Databases {
             let remedy = if forbidden { "; ALTER ROLE … CREATEDB lets the role do it" } else { "" };
             failure.context(format!("cannot make the database \"{name}\"{remedy}"))
         })?;
-        // Nothing is lost without waiting for the disk: what is half restored is worth nothing, and the renaming at
-        // the end is written with all before it. Of a role in a database, these win over all other settings.
+        // Not waiting for the disk loses nothing: a half restored database is worth nothing, and the renaming
+        // at the end is written together with everything before it. Settings of a role in a database win over
+        // all other settings.
         let (database, comment) = (identifier(name), literal(comment));
         self.query(&format!(
             "COMMENT ON DATABASE {database} IS {comment};
@@ -122,13 +121,13 @@ impl Databases {
         Ok(())
     }
 
-    /// What belongs to a database itself.
+    /// The properties that belong to the database itself.
     pub fn properties(&self, name: &str) -> Result<Properties> {
         self.maintenance.properties(name)
     }
 
-    /// Takes away what [`Databases::create`] gave a database while it was being filled, and gives it what it is to have.
-    /// What this server refuses is logged.
+    /// Removes the settings that [`Databases::create`] gave a database while it was being filled, and gives
+    /// it its final properties. What this server refuses is logged.
     pub fn adopt(&self, name: &str, properties: Option<&Properties>) -> Result<()> {
         let database = identifier(name);
         self.query(&format!(
@@ -146,7 +145,7 @@ impl Databases {
         Ok(())
     }
 
-    /// Makes schemas in a database that is there.
+    /// Makes schemas in an existing database.
     pub fn create_schemas(&self, name: &str, schemas: &[String]) -> Result<()> {
         let script: String = schemas
             .iter()
@@ -155,7 +154,7 @@ impl Databases {
         self.connect(name).query(&script).context("cannot make the schemas").map(drop)
     }
 
-    /// Gives a database another name; nobody may be connected to it.
+    /// Renames a database. Nobody may be connected to it.
     pub fn rename(&self, name: &str, to: &str) -> Result<()> {
         let rename = format!("ALTER DATABASE {} RENAME TO {};", identifier(name), identifier(to));
         self.query(&rename)
@@ -165,16 +164,16 @@ impl Databases {
             .map(drop)
     }
 
-    /// Drops a database, whoever is connected to it.
+    /// Drops a database, even if somebody is connected to it.
     pub fn drop(&self, name: &str) -> Result<()> {
         let force = if self.server.major >= FORCE_SINCE { " WITH (FORCE)" } else { "" };
         let name = identifier(name);
-        // What was restored into it may have made it a template, which cannot be dropped.
+        // The restored dump may have made it a template, which cannot be dropped.
         self.run(&format!("ALTER DATABASE {name} IS_TEMPLATE false; DROP DATABASE {name}{force};")).map(drop)
     }
 
-    /// Gives the database `fresh` the name `name`, and the one that had it another one, which is returned. It is one
-    /// transaction: whatever ends pgkeep, the name is always somebody's.
+    /// Gives the database `fresh` the name `name`. The database that had this name gets another one, which is
+    /// returned. Both happen in one transaction: even if pgkeep is killed, a database with this name exists.
     pub fn swap(&self, fresh: &str, name: &str, now: DateTime<Utc>) -> Result<String> {
         let aside = name_with(name, "before", now);
         let (of, to, new) = (identifier(name), identifier(&aside), identifier(fresh));
@@ -186,8 +185,8 @@ impl Databases {
         );
         let mut swapped = Err(anyhow!("not tried"));
         for _ in 0..SWAP_TRIES {
-            // The renaming waits up to five seconds until the last guest has left, and lets no new one in meanwhile.
-            // Those who came before it began are sent away again and again.
+            // The renaming waits up to five seconds until the last client has left, and lets no new one in
+            // meanwhile. Clients that came before it began are disconnected again and again.
             let mut usher = self.maintenance.start_psql(self.clients.newest())?;
             usher.write_all(format!("{SESSION}{guests} \\watch {USHER_EVERY}\n").as_bytes())?;
             swapped = self.query(&renames);
@@ -201,18 +200,18 @@ impl Databases {
         })
     }
 
-    /// What a script answers that runs in the maintenance database, in a transaction.
+    /// Runs a script in the maintenance database, in a transaction, and returns its output.
     pub fn query(&self, script: &str) -> Result<String> {
         self.maintenance.query(script)
     }
 
-    /// The same for statements that PostgreSQL runs in no transaction.
+    /// The same for statements that PostgreSQL does not run in a transaction.
     pub(super) fn run(&self, script: &str) -> Result<String> {
         self.maintenance.work(script)
     }
 }
 
-/// `name_what_YYYY-MM-DD_HH-MM-SS`; a long name is cut, as PostgreSQL takes no more than 63 bytes.
+/// `name_what_YYYY-MM-DD_HH-MM-SS`. A long name is cut, because PostgreSQL allows at most 63 bytes.
 pub fn name_with(name: &str, what: &str, time: DateTime<Utc>) -> String {
     let suffix = format!("_{what}_{}", units::timestamp(time));
     let room = LONGEST_NAME - suffix.len();
@@ -225,7 +224,7 @@ pub fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// An SQL string, whatever standard_conforming_strings says.
+/// An SQL string that is right whatever standard_conforming_strings says.
 pub(super) fn literal(text: &str) -> String {
     format!("E'{}'", text.replace('\\', r"\\").replace('\'', "''"))
 }

@@ -1,4 +1,4 @@
-//! pg_dump's output formats that pgkeep uses.
+//! The output formats of pg_dump that pgkeep uses.
 
 use std::fmt;
 
@@ -14,10 +14,10 @@ pub enum Format {
 }
 
 impl Format {
-    /// All of them.
+    /// All formats.
     pub const ALL: [Format; 2] = [Format::Plain, Format::Custom];
 
-    /// The word that pg_dump takes.
+    /// The name that pg_dump expects.
     pub fn name(self) -> &'static str {
         match self {
             Format::Plain => "plain",

@@ -1,22 +1,23 @@
-//! psql on a script that is not trusted: whoever can write to the bucket wrote it.
+//! Runs psql on a script that is not trusted: anybody who can write to the bucket may have written it.
 //!
 //! A script for psql is more than SQL. Its own commands, which begin with a backslash, run programs, read and
-//! write files, and connect to other servers, to which psql sends the password. So
-//! - psql runs the script in its restricted mode, under a key that nobody knows before. It refuses each of its
-//!   commands then, but `\unrestrict`;
-//! - psql may open nothing more: no file, no pipe, no connection. Until August 2026 (15.19 and its siblings mend
-//!   CVE-2026-18408) it ran what stands between backticks behind `\unrestrict`; the kernel stops what psql does not;
-//! - the restore has succeeded only if psql says so, by the key, once it has left that mode at the end. A script that
-//!   ends psql early, that leaves a transaction open (it would be rolled back), or a quotation which swallows what pgkeep
-//!   writes behind it, is no success.
+//! write files, and connect to other servers, to which psql sends the password. That is why
+//! - psql runs the script in its restricted mode, with a key that nobody knows before. In this mode psql
+//!   refuses all its commands except `\unrestrict`;
+//! - psql cannot open anything more: no file, no pipe, no connection. Until August 2026 (15.19 and its sister
+//!   versions fix CVE-2026-18408), psql ran the text between backticks after `\unrestrict`. What psql does
+//!   not stop, the kernel stops;
+//! - the restore has succeeded only if psql says so, by the key, after it has left that mode at the end. A
+//!   script fails if it ends psql early, leaves a transaction open (it would be rolled back), or opens a
+//!   quotation that swallows what pgkeep writes after it.
 //!
-//! A psql without a restricted mode (before 13.22, 14.19, 15.14, 16.10 and 17.6, of August 2025) is not
-//! used, and no script is searched for commands instead. What is a command, and what is text within a function
-//! or a row, depends on quotes, encodings and settings of the server; whoever plants a script needs one
-//! difference between psql's reading and pgkeep's, and an honest script that were misread could not be restored at
-//! all. The old psql's user has a way without pgkeep, and a newer psql restores into any older server.
+//! A psql without a restricted mode (before 13.22, 14.19, 15.14, 16.10 and 17.6, of August 2025) is not used.
+//! Searching the script for commands is no way out: what is a command, and what is text inside a function or
+//! a row, depends on quotes, encodings and settings of the server. An attacker needs only one difference
+//! between psql's reading and pgkeep's, and an honest script that is misread could not be restored at all.
+//! Users of an old psql can restore without pgkeep, and a newer psql restores into any older server.
 //!
-//! SQL is not looked at: it does what the role of the connection may do.
+//! The SQL is not checked: it can do what the role of the connection may do.
 
 use anyhow::{bail, ensure, Context, Error, Result};
 use log::{debug, info};
@@ -27,17 +28,17 @@ use super::process;
 use super::script::Script;
 use super::{Clients, Postgres, Process, Programs, QUICK};
 
-/// What psql says when it is connected.
+/// psql prints this when it is connected.
 const READY: &str = "ready";
-/// The settings that the server has.
+/// Lists the settings that the server has.
 const SETTINGS: &str = "SELECT json_agg(lower(name)) FROM pg_settings";
-/// Standard input, output and error: a new file or connection would get a higher number. psql also waits for its
-/// connection, which is impossible with a limit of 0.
+/// Standard input, output and error: a new file or connection would get a higher number. psql also waits for
+/// its connection, which is impossible with a limit of 0.
 const FILES: u64 = 3;
-/// More than what psql says on its standard output, where no result of a query goes.
+/// More than psql prints on its standard output. Results of queries do not go there.
 const LONGEST_ANSWER: usize = 1024;
 
-/// What stands before and behind a script.
+/// What is sent before and after a script.
 pub struct Guard {
     key: String,
     script: Script,
@@ -47,7 +48,7 @@ impl Guard {
     /// Starts psql, ready for the script.
     ///
     /// # Errors
-    /// If no psql here has a restricted mode; psql's own words.
+    /// No psql here has a restricted mode, or psql fails with its own message.
     pub fn start(target: &Postgres, clients: &Clients) -> Result<(Process, Self)> {
         let settings = target.query(SETTINGS).context("cannot ask the server for its settings")?;
         let settings = serde_json::from_str(&settings).context("the server's settings cannot be read")?;
@@ -73,28 +74,29 @@ impl Guard {
         Ok((psql, guard))
     }
 
-    /// What psql gets first. `\copy` writes at once and past psql's output of results, as `\echo` does not.
+    /// What psql gets first. `\copy` writes at once and does not use psql's output for results; `\echo` is
+    /// different.
     fn opening(&self) -> String {
         format!("\\copy (SELECT '{READY}') TO pstdout\n\\restrict {}\n", self.key)
     }
 
-    /// What psql gets of the script's next bytes.
+    /// What psql gets for the next bytes of the script.
     pub fn pass(&mut self, bytes: &[u8]) -> &[u8] {
         self.script.pass(bytes)
     }
 
-    /// What psql gets behind the script, when all of it is proven. `\r` forgets a statement without an end, which
-    /// would become a part of pgkeep's own. DISCARD ALL is refused within a transaction.
+    /// What psql gets after the script, when the whole script is proven. `\r` drops an unfinished statement,
+    /// which would otherwise become part of pgkeep's own. DISCARD ALL is refused inside a transaction.
     pub fn closing(&mut self) -> Vec<u8> {
         let key = &self.key;
         let succeed = format!("\n\\unrestrict {key}\n\\r\nDISCARD ALL;\n\\echo {key}\n");
         [self.script.end(), succeed.as_bytes()].concat()
     }
 
-    /// Waits for psql's end.
+    /// Waits until psql ends.
     ///
     /// # Errors
-    /// psql's own words, or that the script kept psql from succeeding.
+    /// psql's own message, or that the script kept psql from succeeding.
     pub fn finish(self, psql: Process) -> Result<()> {
         for name in self.script.left_out() {
             info!("the dump sets {name}, which this server does not have: left out");
@@ -108,10 +110,7 @@ impl Guard {
     }
 }
 
-/// The newest psql here that has a restricted mode; distributions may give it to a version that had none.
-///
-/// # Errors
-/// If there is none.
+/// The newest psql here that has a restricted mode. Distributions may add it to a version that had none.
 pub fn restricting(clients: &Clients) -> Result<&Programs> {
     clients.all().iter().find(|programs| restricts(programs)).with_context(|| {
         format!(
@@ -129,9 +128,9 @@ fn restricts(programs: &Programs) -> bool {
     help.inspect_err(|failure| debug!("{failure:#}")).is_ok_and(|help| help.contains("\\restrict "))
 }
 
-/// A script that psql stopped at one of its commands is named for what it is.
+/// If psql stopped the script at one of its commands, the error says so.
 pub fn explain(failure: Error) -> Error {
-    // psql's words are in the language of its user, but for this.
+    // psql's messages are in its user's language, but this word stays the same.
     match format!("{failure:#}").contains("\\unrestrict") {
         true => {
             failure.context("this is no script of pg_dump: it holds a command for psql, which was not run")
@@ -142,7 +141,7 @@ pub fn explain(failure: Error) -> Error {
 
 fn random_key() -> Result<String> {
     let mut bytes = [0; 16];
-    // So few bytes come at once or not at all.
+    // This few bytes come at once or not at all.
     let count = getrandom(&mut bytes, GetRandomFlags::empty()).context("the system has no random numbers")?;
     ensure!(count == bytes.len(), "the system has no random numbers");
     Ok(format!("{:032x}", u128::from_ne_bytes(bytes)))

@@ -1,4 +1,4 @@
-//! Databases that a drill or a restore left behind, because it was killed or its machine went down.
+//! Databases that a drill or a restore left behind, because pgkeep was killed or its machine crashed.
 
 use std::fmt;
 
@@ -9,18 +9,18 @@ use serde_json::Value;
 use super::{identifier, Databases, Postgres};
 use crate::base::units::TIMESTAMP;
 
-/// Stands in the name of a database until all of a backup is in it, before the time when that began.
+/// Part of a database's name until the whole backup is in it. The time at which the work began follows it.
 pub const UNFINISHED: &str = "unfinished";
-/// What the comment on such a database begins with: it is pgkeep's, and nobody else's.
+/// The comment on such a database begins with this. It shows that the database is pgkeep's.
 pub const COMMENT: &str = "pgkeep: an unfinished restore of";
-/// What the names of drills' databases begin with.
+/// The names of drills' databases begin with this.
 pub const DRILL: &str = "pgkeep_drill";
 /// No drill and no restore takes longer.
 const OLD: TimeDelta = TimeDelta::days(1);
 /// `2026-11-23_03-00-00`
 const TIMESTAMP_LENGTH: usize = 19;
-/// Databases with such names, and what is to be known about them; as JSON, because names and comments may hold line
-/// feeds.
+/// Databases with such names, and what must be known about them. The result is JSON, because names and
+/// comments may contain line feeds.
 const QUERY: &str = r"
     SELECT json_build_object('name', datname, 'comment', shobj_description(oid, 'pg_database'),
         'used', EXISTS (SELECT FROM pg_stat_activity WHERE datid = database.oid))
@@ -35,16 +35,13 @@ pub struct Leftover {
     pub name: String,
     /// When its drill or restore began.
     begun: DateTime<Utc>,
-    /// Whether it certainly is a dead drill's: its name and pgkeep's comment say so, and nobody is connected. What a restore
-    /// left may be wanted by somebody.
+    /// Whether it is certainly from a dead drill: its name and pgkeep's comment say so, and nobody is
+    /// connected. Somebody may still want what a restore left.
     pub may_be_dropped: bool,
 }
 
 impl Leftover {
-    /// Those on a server.
-    ///
-    /// # Errors
-    /// psql's own words.
+    /// All leftovers on a server.
     pub fn all(postgres: &Postgres, now: DateTime<Utc>) -> Result<Vec<Self>> {
         let answer = postgres.query(QUERY).context("databases that were left behind cannot be looked for")?;
         Ok(answer.lines().filter_map(|line| Self::read(line, now)).collect())
@@ -61,18 +58,12 @@ impl Leftover {
 }
 
 impl Databases {
-    /// Those that were left behind.
-    ///
-    /// # Errors
-    /// psql's own words.
+    /// All leftovers on this server.
     pub fn leftovers(&self) -> Result<Vec<Leftover>> {
         Leftover::all(&self.maintenance, Utc::now())
     }
 
     /// Drops a database, unless somebody is connected to it.
-    ///
-    /// # Errors
-    /// psql's own words.
     pub fn drop_unused(&self, name: &str) -> Result<()> {
         self.run(&format!("DROP DATABASE {};", identifier(name))).map(drop)
     }
@@ -82,7 +73,7 @@ fn is_of_drill(name: &str) -> bool {
     name.strip_prefix(DRILL).is_some_and(|rest| rest.starts_with('_'))
 }
 
-/// The time at the end of a name that only a drill or a restore gives.
+/// The time at the end of a name, if only a drill or a restore makes such names.
 fn time_in(name: &str) -> Option<DateTime<Utc>> {
     let (what, time) = name.split_at_checked(name.len().checked_sub(TIMESTAMP_LENGTH)?)?;
     let what = what.strip_suffix('_')?;
@@ -91,7 +82,7 @@ fn time_in(name: &str) -> Option<DateTime<Utc>> {
     (unfinished || is_of_drill(what)).then(|| time.and_utc())
 }
 
-/// What it is, and what to do.
+/// What the leftover is, and what to do.
 impl fmt::Display for Leftover {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -121,11 +112,11 @@ mod tests {
             ("pgkeep_drill_7_unfinished_2026-11-22_02-59-59", ours, true, Some(false)),
             ("pgkeep_drill_7_unfinished_2026-11-22_02-59-59", "", false, Some(false)),
             ("pgkeep_drill_7_unfinished_2026-11-22_02-59-59", "pgkeep is a good tool", false, Some(false)),
-            // Version 0.1 named them so, and made no comment.
+            // Version 0.1 used such names, and made no comment.
             ("pgkeep_drill_7_2026-11-22_02-59-59", "", false, Some(false)),
             ("shop_unfinished_2026-11-22_02-59-59", ours, false, Some(false)),
             ("pgkeep_drills_unfinished_2026-11-22_02-59-59", ours, false, Some(false)),
-            // Young.
+            // Too young.
             ("pgkeep_drill_7_unfinished_2026-11-22_03-00-00", ours, false, None),
             // Somebody else's.
             ("shop_restored_2020-01-01_00-00-00", ours, false, None),
@@ -142,7 +133,7 @@ mod tests {
             let found = Leftover::read(&line, now());
             assert_eq!(found.map(|found| found.may_be_dropped), dropped, "{line}");
         }
-        // What is not known is not dropped.
+        // If something is not known, the database is not dropped.
         let name = "pgkeep_drill_7_unfinished_2026-11-22_02-59-59";
         let unused = format!(r#"{{"name": "{name}", "comment": null, "used": false}}"#);
         let perhaps = format!(r#"{{"name": "{name}", "comment": "{ours}", "used": null}}"#);

@@ -1,4 +1,5 @@
-//! What a child says on its standard error: logged line by line, and the first and last lines are kept for an error.
+//! A child's messages on its standard error. They are logged line by line; the first and the last lines are
+//! kept for an error.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read};
@@ -13,20 +14,21 @@ use log::{log, Level};
 use super::statements::Statements;
 use crate::base::secret::Redactor;
 
-/// An error shows this many of the first lines of a child's messages, and of the last. The log shows all.
+/// An error shows this many of the first lines of a child's messages, and of the last lines. The log shows
+/// all.
 const FIRST_LINES: usize = 4;
 const LAST_LINES: usize = 4;
 /// Longer lines are cut when read, and cut again when shown, so that half a password at the cut is not shown.
 const LONGEST_LINE: u64 = 64 * 1024;
 const SHOWN_OF_A_LINE: usize = 4096;
-/// After a child's end its last words are here at once, unless somebody outside its process group holds its standard
-/// error open.
+/// After a child's end its last messages are here at once, unless somebody outside its process group holds
+/// its standard error open.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
-/// The messages of a child, gathered on a thread of their own.
+/// The messages of a child, collected on a thread.
 pub(super) struct Messages {
     said: Arc<Mutex<Said>>,
-    /// Its other end goes when there is nothing more to read.
+    /// The other end of this closes when there is nothing more to read.
     ended: Receiver<()>,
 }
 
@@ -39,9 +41,6 @@ struct Said {
 
 impl Messages {
     /// Begins to log what comes `from` the child called `name`, at `level`.
-    ///
-    /// # Errors
-    /// If no thread can be started.
     pub fn relay(
         name: &'static str,
         level: Level,
@@ -64,7 +63,7 @@ impl Messages {
 
     /// The first and the last lines of a child that has ended.
     pub fn last_words(&self) -> Vec<String> {
-        // It ends, or it takes too long: what is here by then is what there is.
+        // The messages end, or this takes too long: then use what is here.
         let _ = self.ended.recv_timeout(LAST_WORDS);
         lock(&self.said).take()
     }
@@ -91,12 +90,12 @@ impl Said {
     }
 }
 
-/// The lines are whole after every statement, so a panic elsewhere does not spoil them.
+/// The lines are whole after every statement, so a panic elsewhere does not damage them.
 fn lock(said: &Mutex<Said>) -> MutexGuard<'_, Said> {
     said.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Reads lines to their end, redacts and cuts them.
+/// Reads lines until the end, redacts and cuts them.
 fn gather(name: &str, mut from: impl BufRead, redactor: &Redactor, mut each: impl FnMut(String)) {
     let mut statements = Statements::of(name);
     let mut line = Vec::new();

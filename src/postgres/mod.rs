@@ -1,6 +1,6 @@
 //! PostgreSQL: its client programs, and what they are asked to do.
 //!
-//! A child gets the connection string as an argument, without its password, and the password by its
+//! A child gets the connection string as an argument, without its password, and the password in its
 //! environment.
 
 mod clients;
@@ -45,9 +45,10 @@ use crate::base::shutdown::Shutdown;
 
 const CONNECT: Policy =
     Policy { tries: 3, first_wait: Duration::from_secs(2), longest_wait: Duration::from_secs(10) };
-/// A question is answered within this time, or the server does not answer. [`Postgres::work`] may take longer.
+/// A server that does not answer a question within this time does not answer at all. [`Postgres::work`] may
+/// take longer.
 const QUICK: Duration = Duration::from_secs(120);
-/// libpq's settings that notice a server that is gone. The connection string's own settings win.
+/// libpq's settings that detect a server that is gone. The connection string's own settings win.
 const DEFAULTS: [(&str, &str); 5] = [
     ("application_name", "pgkeep"),
     ("connect_timeout", "10"),
@@ -56,7 +57,7 @@ const DEFAULTS: [(&str, &str); 5] = [
     ("keepalives_count", "6"),
 ];
 
-/// What the server says of itself.
+/// What the server says about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
     /// Such as `16.4 (Debian 16.4-1)`.
@@ -79,8 +80,8 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// The database that `connection` names. A forced `shutdown` ends the children, and so does a silence of
-    /// `stall_timeout`, unless the server works meanwhile.
+    /// The database that `connection` names. The children are ended by a forced `shutdown`, and if they are
+    /// silent for `stall_timeout` while the server does not work.
     pub fn new(
         connection: &Conninfo,
         clients: &Clients,
@@ -106,23 +107,17 @@ impl Postgres {
         other
     }
 
-    /// The same, with children that only another `shutdown` ends.
+    /// The same, but only another `shutdown` ends its children.
     pub fn with_shutdown(&self, shutdown: Shutdown) -> Self {
         Postgres { shutdown, ..self.clone() }
     }
 
-    /// Asks the server for its version and the database's size, with a real query; three tries.
-    ///
-    /// # Errors
-    /// psql's own words of the last try.
+    /// Asks the server for its version and the database's size, with a real query. Tries three times.
     pub fn ask_server(&self) -> Result<Server> {
         self.insist(|limit| self.ask_within(limit))
     }
 
-    /// The same with one try.
-    ///
-    /// # Errors
-    /// psql's own words.
+    /// The same, but it tries only once.
     pub fn ask(&self) -> Result<Server> {
         self.ask_within(self.quick())
     }
@@ -138,24 +133,21 @@ impl Postgres {
         parse_server(&answer).ok_or_else(|| anyhow!("psql answered \"{answer}\" to: {QUERY}"))
     }
 
-    /// What belongs to a database of this server and not to what is in it.
-    ///
-    /// # Errors
-    /// psql's own words.
+    /// The properties of a database on this server that do not belong to its contents.
     pub fn properties(&self, database: &str) -> Result<Properties> {
         let answer = self.query(&Properties::query(database));
         Properties::read(&answer.context("cannot look at the database's properties")?)
     }
 
-    /// The identifier of the server's cluster: initdb gave it, and a standby has it too. `None` if the server does not
-    /// say it: everybody may ask since PostgreSQL 9.6, unless somebody has taken the right away.
+    /// The identifier of the server's cluster. initdb gave it, and a standby has the same one. `None` if the
+    /// server does not say it. Since PostgreSQL 9.6 everybody may ask, unless somebody has revoked the right.
     pub fn cluster_id(&self) -> Option<String> {
         const QUERY: &str = "SELECT system_identifier FROM pg_catalog.pg_control_system();";
         self.query(QUERY).inspect_err(|problem| debug!("the cluster has no identifier: {problem:#}")).ok()
     }
 
-    /// Three tries of something that gets the time it may take. A server that says nothing is not waited for three
-    /// times: all tries together have the time of one.
+    /// Tries something up to three times, and passes it the time that it may take. If a server is silent,
+    /// this does not wait three times: all tries together have the time of one.
     fn insist<T>(&self, attempt: impl Fn(Duration) -> Result<T>) -> Result<T> {
         let end = Instant::now() + self.quick();
         let left = || end.saturating_duration_since(Instant::now());
@@ -170,37 +162,37 @@ impl Postgres {
         QUICK.min(self.stall_timeout)
     }
 
-    /// Has psql run a script (SQL and psql's own commands) in one transaction. Returns what it prints: rows, their values
-    /// between tabs. It calls no function of the database's users: see [`search_path`].
+    /// Lets psql run a script (SQL and psql's own commands) in one transaction. Returns the output: rows,
+    /// with tabs between the values. It calls no function of the database's users: see [`search_path`].
     ///
     /// # Errors
-    /// psql's own words, or that it is silent for too long.
+    /// psql's own message, or that psql is silent for too long.
     pub fn query(&self, script: &str) -> Result<String> {
         self.look_up(script, self.quick())
     }
 
-    /// The same for statements that PostgreSQL runs in no transaction, such as CREATE DATABASE, and for what takes the longer
-    /// the larger a database is: psql may be silent while its server process works.
+    /// The same, without a transaction: for statements that need this, such as CREATE DATABASE, and for work
+    /// that takes longer the larger a database is. psql may be silent while its server process works.
     ///
     /// # Errors
-    /// Those of [`Postgres::query`].
+    /// The same as for [`Postgres::query`].
     pub fn work(&self, script: &str) -> Result<String> {
         let (tagged, patience) = patience::with_server(self, self.quick());
         tagged.run_psql(&format!("{}{script}", search_path::SESSION), patience)
     }
 
-    /// As [`Postgres::query`], within `limit`.
+    /// Like [`Postgres::query`], within `limit`.
     fn look_up(&self, script: &str, limit: Duration) -> Result<String> {
         self.run_psql(&search_path::pinned(script, limit), Patience::of(limit))
     }
 
     fn run_psql(&self, script: &str, patience: Patience) -> Result<String> {
         let mut command = self.psql(&self.psql);
-        // -A, -t: bare values; -F: a separator that no version contains.
+        // -A, -t: bare values. -F: a separator that no version contains.
         command.args(["-A", "-t", "-F", "\t"]);
-        // psql's words are all in its error.
+        // All messages of psql are in its error.
         let mut child = self.start("psql", Level::Debug, command, Stdio::piped(), patience)?;
-        // psql reads faster than it answers, so neither waits for the other. One that ended says why.
+        // psql reads faster than it answers, so neither waits for the other. If psql ended, it says why.
         let sent = child.write_all(script.as_bytes());
         let sent = match sent {
             Err(failure) if !is_broken_pipe(&failure) => return Err(failure),
@@ -211,23 +203,17 @@ impl Postgres {
         Ok(answer)
     }
 
-    /// Starts psql on a script that comes by its standard input.
-    ///
-    /// # Errors
-    /// Where the program cannot be started.
+    /// Starts psql on a script that comes on its standard input.
     pub fn start_psql(&self, programs: &Programs) -> Result<Process> {
         let (tagged, patience) = patience::with_server(self, self.stall_timeout);
         let mut command = tagged.psql(programs);
-        // -b: the statement that failed is shown.
+        // -b: shows the statement that failed.
         command.args(["-b", "-o", "/dev/null"]);
         self.start("psql", Level::Warn, command, Stdio::piped(), patience)
     }
 
-    /// Starts pg_dump. A table's lock is waited for no longer than `lock_timeout`. The custom format is left
-    /// uncompressed: compressing is pgkeep's part.
-    ///
-    /// # Errors
-    /// Where the program cannot be started.
+    /// Starts pg_dump. It waits for a table's lock for at most `lock_timeout`. The custom format is not
+    /// compressed here: pgkeep compresses it.
     pub fn dump(&self, programs: &Programs, format: Format, lock_timeout: Duration) -> Result<Process> {
         // While it waits for a lock, it writes nothing.
         let (tagged, patience) = patience::with_server(self, self.stall_timeout.max(lock_timeout));
@@ -237,20 +223,17 @@ impl Postgres {
         self.start("pg_dump", Level::Warn, command, Stdio::null(), patience)
     }
 
-    /// Starts pg_restore on an archive of the custom format that comes by its standard input, or with
-    /// `arguments` that name a file.
-    ///
-    /// # Errors
-    /// Where the program cannot be started.
+    /// Starts pg_restore on an archive in the custom format. The archive comes on standard input, or
+    /// `arguments` name a file.
     pub fn start_pg_restore(&self, programs: &Programs, arguments: &[String]) -> Result<Process> {
         let (tagged, patience) = patience::with_server(self, self.stall_timeout);
         let mut command = tagged.command(&programs.directory.join("pg_restore"));
-        // No other format is tried: pg_restore guesses by the first bytes.
+        // No other format is tried. Otherwise pg_restore guesses it from the first bytes.
         command.args(["--no-password", "--exit-on-error", "--format=custom"]).args(arguments);
         self.start("pg_restore", Level::Warn, command, Stdio::piped(), patience)
     }
 
-    /// -X: no psqlrc; -f -: messages name the line.
+    /// -X: no psqlrc. -f -: messages name the line.
     fn psql(&self, programs: &Programs) -> Command {
         let mut command = self.command(&programs.directory.join("psql"));
         command.args(["-X", "-q", "-w", "-v", "ON_ERROR_STOP=1", "-f", "-"]);
@@ -278,7 +261,7 @@ impl Postgres {
     }
 }
 
-/// A failed try to connect: the next one may find the server up, if there is time for it.
+/// A failed try to connect. The next one may find the server up, if there is time.
 struct Attempt {
     failure: anyhow::Error,
     again: bool,

@@ -1,4 +1,4 @@
-//! How long a silent child is waited for, and whether its server works for it meanwhile.
+//! How long to wait for a silent child, and whether its server works for it meanwhile.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,16 +8,16 @@ use anyhow::{Context, Result};
 use super::{Conninfo, Postgres};
 use crate::base::units;
 
-/// A wait is cut into this many looks, so that a process that was itself stopped meanwhile (`docker pause`) takes at most
-/// one of them for the child's silence.
+/// A wait is cut into this many looks. So if pgkeep itself was stopped meanwhile (`docker pause`), it
+/// mistakes at most one of them for silence of the child.
 pub(super) const LOOKS: u32 = 10;
 /// What a server process waits for while it works: the disk, its parallel workers, a short lock in memory
-/// (<https://www.postgresql.org/docs/current/monitoring-stats.html#WAIT-EVENT-TABLE>). Anything else, such as a lock of a
-/// table or the client itself, may never come.
+/// (<https://www.postgresql.org/docs/current/monitoring-stats.html#WAIT-EVENT-TABLE>). Anything else, such as
+/// a table's lock or the client itself, may never come.
 const WORKING: [&str; 3] = ["IO", "IPC", "LWLock"];
-/// The exceptions: these wait for another server, or for other sessions.
+/// Exceptions: these wait for another server or for other sessions.
 const WAITING: [&str; 2] = ["SyncRep", "ProcSignalBarrier"];
-/// `application_name` takes no more than 63 bytes (NAMEDATALEN).
+/// `application_name` has at most 63 bytes (NAMEDATALEN).
 const LONGEST_APPLICATION_NAME: usize = 63;
 
 /// Says why a silent child may go on, or why not.
@@ -25,23 +25,23 @@ type Excuse = Box<dyn Fn() -> Result<String, String>>;
 
 /// How long a child may be silent.
 pub(super) struct Patience {
-    /// For so long it may.
+    /// A child may be silent for this long in any case.
     pub limit: Duration,
     excuse: Option<Excuse>,
 }
 
 impl Patience {
-    /// It may not be silent for longer.
+    /// The child may not be silent for longer.
     pub fn of(limit: Duration) -> Self {
         Patience { limit, excuse: None }
     }
 
-    /// It may be silent for longer as long as `excuse` has a reason.
+    /// The child may be silent for longer if `excuse` gives a reason.
     fn with_excuse(limit: Duration, excuse: impl Fn() -> Result<String, String> + 'static) -> Self {
         Patience { limit, excuse: Some(Box::new(excuse)) }
     }
 
-    /// A part of the limit: after [`LOOKS`] of them in vain, it has passed.
+    /// A part of the limit. After [`LOOKS`] parts without a sign of life, the limit has passed.
     pub fn look(&self) -> Duration {
         self.limit / LOOKS
     }
@@ -49,7 +49,7 @@ impl Patience {
     /// Why the child may go on although the limit has passed.
     ///
     /// # Errors
-    /// Why it may not: a part of a sentence, empty if there is nothing to say.
+    /// Why it may not go on: a part of a sentence, empty if there is nothing to say.
     pub fn excuse(&self) -> Result<String, String> {
         match &self.excuse {
             Some(excuse) => excuse().map_err(|why| format!(" (BACKUP_STALL_TIMEOUT): {why}")),
@@ -58,8 +58,8 @@ impl Patience {
     }
 }
 
-/// A connection whose server process can be told from all others, and the patience with a child that uses it: beyond
-/// `limit` it may go on as long as the server works for it.
+/// A connection whose server process can be recognised, and the patience with a child that uses it. After
+/// `limit` the child may go on as long as the server works for it.
 pub(super) fn with_server(postgres: &Postgres, limit: Duration) -> (Postgres, Patience) {
     let tag = format!("{:08x}", fastrand::u32(..));
     let mut tagged = postgres.clone();
@@ -72,8 +72,8 @@ pub(super) fn with_server(postgres: &Postgres, limit: Duration) -> (Postgres, Pa
     (tagged, Patience::with_excuse(limit, excuse))
 }
 
-/// The connection's own name, and the tag behind it. The server changes what is not ASCII, which could push the tag
-/// out of its length.
+/// The connection's own name, and the tag after it. The server replaces characters that are not ASCII with
+/// longer text, which could push the tag out of the length limit.
 fn application_name(connection: &Conninfo, tag: &str) -> String {
     let own = connection.get("application_name").unwrap_or_default();
     let own = own.chars().map(|c| if c.is_ascii() { c } else { '?' });
@@ -81,11 +81,11 @@ fn application_name(connection: &Conninfo, tag: &str) -> String {
     format!("{own} {tag}")
 }
 
-/// What a server process does, by `pg_stat_activity`.
+/// What a server process does, from `pg_stat_activity`.
 #[derive(Debug, PartialEq, Eq)]
 struct Process {
     state: String,
-    /// The type of event that it waits for, and the event; empty if it runs.
+    /// The type of the event that it waits for, and the event. Empty if it runs.
     waits_for: [String; 2],
     /// How long it has been in this state.
     since: Duration,
@@ -110,8 +110,8 @@ fn parse(line: &str) -> Option<Process> {
     Some(Process { state, waits_for, since: Duration::from_secs(next()?.parse().ok()?) })
 }
 
-/// A child may go on while one of its server processes works, or has done something since the child fell silent: it may
-/// be asked a thousand short questions by a pg_dump that has nothing to write yet.
+/// A child may go on while one of its server processes works, or has done something since the child fell
+/// silent. A pg_dump that has nothing to write yet may send a thousand short queries.
 fn judge(processes: &[Process], limit: Duration) -> Result<String, String> {
     let busy = processes.iter().find(|process| process.works() || process.since < limit);
     match (busy, processes.first()) {
@@ -124,7 +124,7 @@ fn judge(processes: &[Process], limit: Duration) -> Result<String, String> {
 impl Process {
     fn works(&self) -> bool {
         let [kind, event] = &self.waits_for;
-        // Large objects are read by fastpath calls.
+        // Large objects are read with fastpath calls.
         ["active", "fastpath function call"].contains(&self.state.as_str())
             && (kind.is_empty() || WORKING.contains(&kind.as_str()))
             && !WAITING.contains(&event.as_str())
@@ -161,7 +161,7 @@ mod tests {
             "active\tIPC\tParallelCreateIndexScan\t7200",
             "active\tLWLock\tWALWrite\t7200",
             "fastpath function call\t\t\t7200",
-            // Something was asked a moment ago.
+            // The last query came a moment ago.
             "idle in transaction\tClient\tClientRead\t3599",
         ] {
             assert!(judged(line).is_ok(), "{line}");

@@ -1,13 +1,13 @@
-//! Whether a connection leads to a pooler that lends one server process (backend) to many clients in turn, as
-//! PgBouncer does in transaction and statement mode.
+//! Detects a connection that leads to a pooler which lends one server process (backend) to many clients in
+//! turn, as PgBouncer does in transaction and statement mode.
 //!
-//! Through such a pooler a backup is harm: pg_dump sets an empty search_path for its session, and the next client of
-//! that backend finds no table any more. In session mode, or without a pooler, a backend is one client's until that
-//! client goes.
+//! A backup through such a pooler does harm: pg_dump sets an empty search_path for its session, and the next
+//! client of that backend finds no table any more. In session mode, or without a pooler, a backend serves one
+//! client until that client leaves.
 //!
-//! The proof is two sessions that are open at the same time: if both are served by one backend, or if one session moves
-//! from one backend to another, backends are shared. That a backend is older than the session would only be a sign, which
-//! session mode gives too, and which a pool that has just begun does not give.
+//! The proof uses two sessions that are open at the same time. Backends are shared if one backend serves both
+//! sessions, or if a session moves from one backend to another. A backend that is older than its session
+//! would only be a sign: session mode shows it too, and a pool that has just started does not.
 
 use std::collections::HashSet;
 use std::process::Stdio;
@@ -19,38 +19,40 @@ use log::{debug, Level};
 use super::patience::Patience;
 use super::{is_broken_pipe, Postgres, Process};
 
-/// Why it is refused, and what to do.
+/// Why pgkeep refuses it, and what to do.
 pub const SHARED: &str = "the connection leads to a pooler that lends one server connection to many clients in turn \
      (transaction or statement mode): what pg_dump and restores set, above all an empty search_path, would stay there and break the \
      applications; connect to the server itself, whose port usually is 5432, or to a pool in session mode";
-/// One statement, and so one transaction: harmless on a shared backend, and possible in statement mode. No function or operator
-/// of the database's users is called, whatever the search path. Process ids come
-/// again, and servers behind one address may have the same ones, so times tell backends and servers apart.
+/// One statement, and so one transaction: harmless on a shared backend, and possible in statement mode. It
+/// calls no function or operator of the database's users, whatever the search path is. Process ids are used
+/// again, and servers behind one address may have the same ids, so times distinguish backends and servers.
 const QUERY: &[u8] = b"SELECT pg_catalog.pg_backend_pid(), \
      (SELECT backend_start FROM pg_catalog.pg_stat_activity WHERE pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()), \
      pg_catalog.pg_postmaster_start_time();\n";
-/// Other clients may borrow backends between the questions.
+/// Between the questions, other clients may borrow the backends.
 const ROUNDS: usize = 4;
-/// In a pool of one backend in session mode, the second session waits for the end of the first.
+/// If a pool in session mode has only one backend, the second session waits until the first one ends.
 const LIMIT: Duration = Duration::from_secs(10);
-/// What is said of one that ended.
+/// The message for a session that ended.
 const ENDED: &str = "psql does not say what serves it";
-/// More than an answer has.
+/// An answer is always shorter.
 const LONGEST_ANSWER: usize = 1000;
 
 impl Postgres {
     /// Whether other clients use the same backends as this connection, in turn with it.
     ///
     /// # Errors
-    /// If that cannot be found out, because there cannot be two sessions.
+    /// This cannot be found out, because there cannot be two sessions.
     pub fn shares_backends(&self) -> Result<bool> {
         let (mut one, mut other) = (self.session()?, self.session()?);
         let asked = ask(&mut one, &mut other);
         if asked.as_ref().is_err_and(|failure| !is_ended(failure)) {
-            // In a pool of one backend in session mode, the second session waits for the end of the first.
+            // If a pool in session mode has only one backend, the second session waits until the first one
+            // ends.
             return asked.map(|_| false);
         }
-        // In order: one that is killed is an error in the server's log. One that ended by itself knows why.
+        // An orderly end: a psql that is killed causes an error in the server's log. One that ended by itself
+        // says why.
         let ended = one.0.finish().and(other.0.finish());
         ended.context("there cannot be two sessions at a time")?;
         let (ones, others) = asked?;
@@ -65,7 +67,8 @@ impl Postgres {
         Ok(Session(self.start("psql", Level::Debug, command, Stdio::piped(), patience)?))
     }
 
-    /// Refuses a pooler that shares backends. If that cannot be found out, there is no reason not to back up.
+    /// Refuses a pooler that shares backends. If this cannot be found out, that is no reason to refuse a
+    /// backup.
     ///
     /// # Errors
     /// [`SHARED`].
@@ -81,7 +84,7 @@ impl Postgres {
     }
 }
 
-/// In statement mode PgBouncer refuses transactions, and so pgkeep's first question already.
+/// In statement mode, PgBouncer refuses transactions, so pgkeep's first query already fails.
 pub(super) fn explain(failure: Error) -> Error {
     match format!("{failure:#}").contains("statement pooling mode") {
         true => failure.context(SHARED),
@@ -89,11 +92,11 @@ pub(super) fn explain(failure: Error) -> Error {
     }
 }
 
-/// A psql that stays connected between its statements, in no transaction.
+/// A psql that stays connected between its statements, without a transaction.
 struct Session(Process);
 
 impl Session {
-    /// What serves the session now: process, its start, the server's start.
+    /// What serves the session now: the process, its start, and the server's start.
     fn backend(&mut self) -> Result<String> {
         let mut answer = Vec::new();
         self.0.write_all(QUERY)?;
@@ -111,8 +114,8 @@ impl Session {
     }
 }
 
-/// The second session is asked twice in succession: of two backends that are lent in rotation, each session would otherwise
-/// always get the same one.
+/// Asks the second session twice in a row. Otherwise, if a pooler lends two backends in rotation, each
+/// session would always get the same one.
 fn ask(one: &mut Session, other: &mut Session) -> Result<(Vec<String>, Vec<String>)> {
     let (mut ones, mut others) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
@@ -123,11 +126,12 @@ fn ask(one: &mut Session, other: &mut Session) -> Result<(Vec<String>, Vec<Strin
     Ok((ones, others))
 }
 
-/// Whether what served two sessions (`process|its start|its server's start`) shows that backends are shared.
+/// Whether backends are shared. The arguments say what served two sessions (`process|its start|its server's
+/// start`).
 fn are_shared(ones: &[String], others: &[String]) -> bool {
     let ones: HashSet<&String> = ones.iter().collect();
     let others: HashSet<&String> = others.iter().collect();
-    // A pooler may also send each question to another server, and yet give each session a backend of its own there.
+    // A pooler may also send each query to another server, and still give each session its own backend there.
     let moved = |backends: &HashSet<&String>| {
         let servers: HashSet<Option<&str>> =
             backends.iter().map(|backend| backend.rsplit('|').next()).collect();
@@ -158,7 +162,7 @@ mod tests {
         assert!(shared(&[a, b], &[b, a]));
         assert!(shared(&[a, a], &[b, c]), "the other one moved");
         assert!(shared(&[a, b], &[c, c]));
-        // A process id that comes again, and another server's.
+        // A process id that was used again, and one of another server.
         assert!(!shared(&[a, a], &["7|10:05|9:00", "7|10:05|9:00"]));
         assert!(!shared(&[a, "7|10:00|8:00"], &[b, "8|10:00|8:00"]));
     }

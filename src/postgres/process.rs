@@ -22,17 +22,17 @@ use crate::base::secret::Redactor;
 use crate::base::shutdown::{Shutdown, Watched};
 use crate::base::units;
 
-/// As large as Linux allows everybody (/proc/sys/fs/pipe-max-size).
+/// The largest size that Linux allows every user (/proc/sys/fs/pipe-max-size).
 const PIPE_SIZE: usize = 1 << 20;
-/// A child that is ended has this long to have its query cancelled on the server.
+/// A child that is told to end has this much time to cancel its query on the server.
 const CANCEL_GRACE: Duration = Duration::from_secs(1);
-/// What not even SIGKILL ends in this time (a disk that does not answer) is left behind.
+/// If not even SIGKILL ends a child in this time (a disk does not answer), it is left behind.
 const KILL_GRACE: Duration = Duration::from_secs(10);
-/// How often the end of a child is looked for: soon at first, and then less often.
+/// How often to check whether a child has ended: soon at first, then less often.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
-/// What a child gets of the environment, beside libpq's variables (`PG…`) and the locale (`LC_…`): where programs and
-/// temporary files are, who it is, the time zone, and where TLS and Kerberos keep their files.
+/// What a child gets from the environment, besides libpq's variables (`PG…`) and the locale (`LC_…`): where
+/// programs and temporary files are, the user, the time zone, and where TLS and Kerberos keep their files.
 const PASSED_ON: [&str; 14] = [
     "PATH",
     "HOME",
@@ -50,7 +50,7 @@ const PASSED_ON: [&str; 14] = [
     "KRB5CCNAME",
 ];
 
-/// A program with the environment that a child of pgkeep's gets.
+/// A program with the environment of a child of pgkeep.
 pub(super) fn command(program: &Path) -> Command {
     let mut command = Command::new(program);
     command.env_clear().envs(env::vars_os().filter(|(name, _)| is_passed_on(name)));
@@ -62,11 +62,8 @@ fn is_passed_on(name: &OsStr) -> bool {
     name.starts_with("PG") || name.starts_with("LC_") || PASSED_ON.contains(&name)
 }
 
-/// Starts a child in a process group of its own, so that a terminal's Ctrl-C does not reach it. What it says is
-/// logged at `level`. A forced `shutdown` ends it, and so does a silence beyond `patience`.
-///
-/// # Errors
-/// If the program cannot be started.
+/// Starts a child in its own process group, so that Ctrl-C on a terminal does not reach it. Its messages are
+/// logged at `level`. A forced `shutdown` ends it, and so does a silence longer than `patience`.
 pub(super) fn start(
     name: &'static str,
     level: Level,
@@ -84,8 +81,8 @@ pub(super) fn start(
     let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
         unreachable!("both were asked for as pipes");
     };
-    // These ends alone: those of the child block as ever. With a larger pipe the child and this process take turns less
-    // often. A container may forbid it.
+    // Only these ends do not block; the child's ends block as usual. With a larger pipe, the child and pgkeep
+    // switch less often. A container may forbid it.
     ioctl_fionbio(&stdout, true)?;
     let _ = fcntl_setpipe_size(&stdout, PIPE_SIZE);
     let stdin = child.stdin.take();
@@ -119,20 +116,20 @@ pub struct Process {
     stdout: ChildStdout,
     messages: Messages,
     patience: Patience,
-    /// Until it has ended.
+    /// Set until the child has ended.
     watched: Option<Watched>,
 }
 
 impl Process {
-    /// Its process id, which is also its group's.
+    /// The child's process id. It is also the id of its group.
     pub(super) fn id(&self) -> Pid {
         self.group
     }
 
-    /// Reads what it writes; 0 is its end.
+    /// Reads what the child writes. 0 means the end.
     ///
     /// # Errors
-    /// A silence that lasts too long; the child is ended then.
+    /// The child is silent for too long. It is ended then.
     pub fn read(&mut self, into: &mut [u8]) -> Result<usize> {
         loop {
             match self.stdout.read(into) {
@@ -150,11 +147,12 @@ impl Process {
         }
     }
 
-    /// Gives it something to read, if it was started to. Its input is closed by [`Process::finish`] alone,
-    /// and else only after it was killed: an end is something that a child acts upon.
+    /// Writes to the child's input, if it was started with one. Only [`Process::finish`] closes the input of
+    /// a living child, because a child acts upon the end of its input. In all other cases the child is killed
+    /// first.
     ///
     /// # Errors
-    /// If it has ended ([`is_broken_pipe`]), or takes nothing for too long; the child is ended then.
+    /// The child has ended ([`is_broken_pipe`]), or it reads nothing for too long. It is ended then.
     pub fn write_all(&mut self, mut bytes: &[u8]) -> Result<()> {
         while !bytes.is_empty() {
             match self.input().write(bytes) {
@@ -177,10 +175,10 @@ impl Process {
         self.stdin.as_mut().expect("an input that is open")
     }
 
-    /// Closes its input, and returns all that it writes once it has ended well.
+    /// Closes the child's input. Returns all its output if it ends well.
     ///
     /// # Errors
-    /// Those of [`Process::read`] and [`Process::finish`].
+    /// The same as for [`Process::read`] and [`Process::finish`].
     pub(super) fn answer(mut self) -> Result<String> {
         self.stdin = None;
         let (mut answer, mut piece) = (Vec::new(), [0; 4096]);
@@ -191,14 +189,15 @@ impl Process {
             }
         }
         self.finish()?;
-        // In the database's encoding, which is not always UTF-8: a name in it is for people.
+        // The output is in the database's encoding, which is not always UTF-8. A name in it is only shown to
+        // people.
         Ok(String::from_utf8_lossy(&answer).trim_end().to_owned())
     }
 
-    /// Closes its input and waits for the end.
+    /// Closes the child's input and waits until the child ends.
     ///
     /// # Errors
-    /// Any status but 0, with the child's last messages, and an end that does not come.
+    /// Any status but 0, with the child's last messages, or a child that does not end.
     pub fn finish(mut self) -> Result<()> {
         self.stdin = None;
         self.wait("did not end", |child, look| child.ends_within(look))?;
@@ -210,8 +209,8 @@ impl Process {
         bail!("{} failed ({status}): {messages}", self.name)
     }
 
-    /// Calls `ready` with a time to wait until it returns true. A child that does nothing for longer than patience allows
-    /// is ended.
+    /// Calls `ready` with a time to wait, until it returns true. A child that does nothing for longer than
+    /// its patience allows is ended.
     fn wait(&mut self, what: &str, mut ready: impl FnMut(&mut Self, Duration) -> Result<bool>) -> Result<()> {
         loop {
             for _ in 0..LOOKS {
@@ -220,7 +219,7 @@ impl Process {
                 }
             }
             let excuse = self.patience.excuse();
-            // Asking takes its time.
+            // Asking takes time.
             if ready(self, Duration::ZERO)? {
                 return Ok(());
             }
@@ -235,7 +234,7 @@ impl Process {
         }
     }
 
-    /// Ends it so that its query ends on the server, too.
+    /// Ends the child so that its query on the server ends too.
     fn end(&mut self) {
         let _ = kill_process_group(self.group, Signal::INT);
         let _ = self.ends_within(CANCEL_GRACE);
@@ -254,7 +253,7 @@ impl Process {
         }
     }
 
-    /// Waits for its end, and leaves it to be reaped.
+    /// Waits until the child ends. It still has to be reaped.
     fn ends_within(&self, length: Duration) -> Result<bool> {
         let (end, mut pause) = (Instant::now() + length, FIRST_PAUSE);
         let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
@@ -274,8 +273,8 @@ impl Process {
 
     /// Takes the status of a child that has ended.
     fn reap(&mut self) -> Result<(ExitStatus, Vec<String>)> {
-        // What the child has started and left behind would keep its standard error open. The group goes before
-        // the child is reaped, while its id cannot be another's.
+        // Processes that the child started and left behind would keep its standard error open. The group is
+        // killed before the child is reaped: until then, nobody else can get the child's id.
         let _ = kill_process_group(self.group, Signal::KILL);
         let status = self.child.wait().with_context(|| format!("cannot wait for {}", self.name))?;
         self.watched = None;
@@ -292,13 +291,13 @@ impl Drop for Process {
     }
 }
 
-/// Whether an end of a pipe is ready, or becomes so within a time.
+/// Whether an end of a pipe is ready, or becomes ready within a time.
 fn poll_for(end: PollFd<'_>, length: Duration) -> Result<bool> {
     let (mut ends, length) = ([end], Timespec::try_from(length)?);
     Ok(retry_on_intr(|| poll(&mut ends, Some(&length)))? > 0)
 }
 
-/// Whether a failure is that the other end of a pipe was closed.
+/// Whether a failure means that the other end of a pipe was closed.
 pub fn is_broken_pipe(failure: &Error) -> bool {
     let io = failure.chain().find_map(|cause| cause.downcast_ref::<io::Error>());
     io.is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe)

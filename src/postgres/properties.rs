@@ -1,5 +1,5 @@
-//! What belongs to a database and not to what is in it: encoding, locale, owner, grants, settings and the like. pg_dump
-//! writes none of it into a dump of one database
+//! The properties of a database that do not belong to its contents: encoding, locale, owner, grants, settings
+//! and so on. pg_dump does not write them into a dump of one database
 //! (<https://www.postgresql.org/docs/current/app-pgdump.html>, `--create`).
 
 use anyhow::{Context, Result};
@@ -7,8 +7,8 @@ use serde_json::{json, Value};
 
 use super::databases::{identifier, literal};
 
-/// Settings whose values are lists of names, kept as such (GUC_LIST_QUOTE in PostgreSQL's source; pg_dump knows them by
-/// name too).
+/// Settings whose values are lists of names and are stored as such (GUC_LIST_QUOTE in PostgreSQL's source).
+/// pg_dump also knows them by name.
 const LISTS: [&str; 6] = [
     "search_path",
     "temp_tablespaces",
@@ -17,27 +17,29 @@ const LISTS: [&str; 6] = [
     "shared_preload_libraries",
     "unix_socket_directories",
 ];
-/// Where a database is if nobody says otherwise.
+/// The tablespace of a database if nobody chose another one.
 const USUAL_TABLESPACE: &str = "pg_default";
 /// S3 keeps 2 kB of metadata with an object
-/// (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html>), and there is more to keep.
+/// (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html>), and other metadata needs
+/// space too.
 const LONGEST_RECORD: usize = 1400;
 
-/// What belongs to a database itself.
+/// The properties of a database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Properties(Value);
 
 /// A statement, and what it is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Statement {
-    /// For a warning if it fails.
+    /// Named in a warning if the statement fails.
     pub about: String,
     /// SQL.
     pub sql: String,
 }
 
 impl Properties {
-    /// A query that returns them as JSON. Not every server has every column, so that they are read from the row as JSON.
+    /// A query that returns the properties as JSON. Not every server has every column, so columns are read
+    /// from the row as JSON.
     pub(super) fn query(database: &str) -> String {
         format!(
             "SELECT json_build_object(
@@ -59,17 +61,17 @@ impl Properties {
         )
     }
 
-    /// Reads the answer to [`Properties::query`], or a record of them.
+    /// Reads the answer to [`Properties::query`], or a record.
     ///
     /// # Errors
-    /// If the text is no such thing.
+    /// The text is neither of them.
     pub fn read(text: &str) -> Result<Self> {
         let value: Value = serde_json::from_str(text).context("the database's properties cannot be read")?;
         Ok(Properties(value))
     }
 
-    /// A text of printable ASCII for an object's metadata. What does not fit is left out, the longest first: settings,
-    /// then grants, then the comment.
+    /// The properties as printable ASCII, for an object's metadata. If they are too long, the longest are
+    /// left out first: settings, then grants, then the comment.
     pub fn record(&self) -> String {
         let mut short = self.0.clone();
         for name in ["", "settings", "grants", "comment", "rules"] {
@@ -85,7 +87,7 @@ impl Properties {
         String::new()
     }
 
-    /// Whether something was too long to be recorded.
+    /// Whether something was too long for the record.
     pub fn is_cut(&self) -> bool {
         self.0["cut"].as_bool().unwrap_or_default()
     }
@@ -94,8 +96,8 @@ impl Properties {
         self.0[name].as_str()
     }
 
-    /// Statements that make such a database with nothing in it, to be tried one after the other: a server may lack the
-    /// tablespace, the locale or its provider.
+    /// Statements that each make such a database, with nothing in it. Try them one after the other: a server
+    /// may lack the tablespace, the locale or its provider.
     pub fn create(&self, name: &str, major: u32) -> Vec<String> {
         let begin = format!("CREATE DATABASE {} TEMPLATE template0", identifier(name));
         let encoding =
@@ -117,7 +119,7 @@ impl Properties {
         statements
     }
 
-    /// Its own locale, if a server of this major knows the provider.
+    /// The database's own locale, if a server of this major version knows its provider.
     fn locale(&self, major: u32) -> Option<String> {
         let locale = self.text("locale").map(literal);
         let by = |provider: &str, keyword: &str| {
@@ -145,7 +147,7 @@ impl Properties {
         clause("LC_COLLATE", "collate") + &clause("LC_CTYPE", "ctype")
     }
 
-    /// In what the database `made` differs, although it was to be like this one: a text for a warning.
+    /// How the database `made` differs from this one, which it should match: a text for a warning.
     pub fn differences(&self, made: &Properties) -> Option<String> {
         let names = ["encoding", "provider", "locale", "rules", "collate", "ctype", "tablespace"];
         let differ = names.into_iter().filter(|name| self.0[name] != made.0[name]);
@@ -157,8 +159,8 @@ impl Properties {
         (!told.is_empty()).then(|| told.join(", "))
     }
 
-    /// Statements that give a database the rest, each to be run by itself: one that fails must not keep the others
-    /// from it.
+    /// Statements that give a database the remaining properties. Run each one separately, so that a failed
+    /// one does not stop the others.
     pub fn adopt(&self, name: &str) -> Vec<Statement> {
         let database = identifier(name);
         let mut statements = Vec::new();
@@ -197,7 +199,7 @@ impl Properties {
         if let Some(true) = self.0["template"].as_bool() {
             add("IS_TEMPLATE".into(), format!("ALTER DATABASE {database} IS_TEMPLATE true;"));
         }
-        // At the end: who is not the owner any more may not do the rest.
+        // This comes last: a role that is no longer the owner may not do the rest.
         if let Some(owner) = self.text("owner") {
             add(
                 format!("owner {owner}"),
@@ -208,7 +210,8 @@ impl Properties {
     }
 }
 
-/// JSON that a header can hold: other characters than printable ASCII, and spaces behind spaces, as escapes.
+/// JSON that a header can hold: escapes all characters except printable ASCII, and each space that follows a
+/// space.
 fn ascii(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for c in json.chars() {
@@ -223,13 +226,13 @@ fn ascii(json: &str) -> String {
     text
 }
 
-/// The name of a parameter, which may have a dot: `my.setting`.
+/// The name of a parameter, which may contain a dot: `my.setting`.
 fn quoted_parameter(name: &str) -> String {
     name.split('.').map(identifier).collect::<Vec<_>>().join(".")
 }
 
-/// A setting's value as SQL. The names of a list are quoted one by one, as pg_dump does (`makeAlterConfigCommand`); an
-/// empty name is an empty list.
+/// A setting's value as SQL. The names of a list are quoted one by one, as pg_dump does
+/// (`makeAlterConfigCommand`). An empty name means an empty list.
 fn setting_value(parameter: &str, value: &str) -> String {
     if !LISTS.contains(&parameter.to_lowercase().as_str()) {
         return literal(value);
@@ -241,7 +244,7 @@ fn setting_value(parameter: &str, value: &str) -> String {
     names.iter().map(|name| literal(name)).collect::<Vec<_>>().join(", ")
 }
 
-/// The names of a list, some of them in double quotes.
+/// The names in a list. Some of them are in double quotes.
 fn list(value: &str) -> Vec<String> {
     let mut names = Vec::new();
     let mut chars = value.chars().peekable();

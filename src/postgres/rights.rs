@@ -1,4 +1,4 @@
-//! What the role of the connection may read: pg_dump needs every table, and every row of it.
+//! What the role of the connection may read: pg_dump needs every table, and every row.
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -6,14 +6,14 @@ use serde_json::Value;
 use super::Postgres;
 use crate::base::units;
 
-/// The role that everybody can be made a member of to read everything, and the first major that has it.
+/// Members of this role may read everything. The number is the first major version that has it.
 const READS_ALL: (&str, u32) = ("pg_read_all_data", 14);
 
-/// Only what pg_dump reads: of an extension's tables those that the extension says hold a user's data, and
-/// neither views nor foreign tables nor materialized views, whose rows are not dumped. Row security of a
-/// partitioned table counts for nothing, because its partitions are read.
+/// Checks only what pg_dump reads. Of an extension's tables, these are the ones that the extension marks as a
+/// user's data. The rows of views, foreign tables and materialized views are not dumped. Row security of a
+/// partitioned table does not matter, because its partitions are read.
 ///
-/// As JSON, because names may hold line feeds.
+/// The result is JSON, because names may contain line feeds.
 const QUERY: &str = r"
     SET TRANSACTION READ ONLY;
     SELECT json_build_object(
@@ -35,18 +35,18 @@ const QUERY: &str = r"
                OR EXISTS (SELECT FROM pg_extension WHERE c.oid = ANY (extconfig)))
     ) relation;";
 
-/// What stands between the role and a whole dump.
+/// What prevents a whole dump by this role.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rights {
-    /// Its name, quoted for SQL.
+    /// The role's name, quoted for SQL.
     role: String,
-    /// Tables and sequences that it may not read.
+    /// Tables and sequences that the role may not read.
     unreadable: Relations,
-    /// Tables of which it would not see every row.
+    /// Tables in which the role would not see every row.
     hidden: Relations,
 }
 
-/// Some tables, and how many there are.
+/// Some tables, and their total number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Relations {
     count: usize,
@@ -56,9 +56,6 @@ struct Relations {
 
 impl Rights {
     /// Asks the server.
-    ///
-    /// # Errors
-    /// psql's own words.
     pub fn ask(postgres: &Postgres) -> Result<Self> {
         let answer = postgres.query(QUERY).context("the role's rights cannot be found out")?;
         Self::read(&answer).with_context(|| format!("psql answered \"{answer}\" to: {QUERY}"))
@@ -67,7 +64,7 @@ impl Rights {
     fn read(answer: &str) -> Option<Self> {
         let answer: Value = serde_json::from_str(answer).ok()?;
         let relations = |field: &str| {
-            // Null where there are none.
+            // Null if there are none.
             let names = answer[format!("{field}_names")].as_array().into_iter().flatten();
             let names = names.filter_map(|name| name.as_str().map(str::to_owned)).collect();
             Some(Relations { count: answer[field].as_u64()?.try_into().ok()?, names })
@@ -79,7 +76,8 @@ impl Rights {
         })
     }
 
-    /// Which tables and sequences may not be read, and what would change that on a server of this major.
+    /// Which tables and sequences the role may not read, and what would change that on a server of this major
+    /// version.
     pub fn unreadable(&self, major: u32) -> Option<String> {
         let (role, (reads_all, since)) = (&self.role, READS_ALL);
         let remedy = match major >= since {
@@ -92,7 +90,7 @@ impl Rights {
         Some(format!("the role {role} may not read {what}, and pg_dump stops at that; {remedy}"))
     }
 
-    /// Which tables' rows are hidden, and what would change that.
+    /// Which tables have hidden rows, and what would change that.
     pub fn hidden(&self) -> Option<String> {
         let (what, role) = (self.hidden.list()?, &self.role);
         Some(format!(

@@ -1,43 +1,43 @@
-//! A plain dump on its way into psql, which runs it under a key of pgkeep's own, on a server that may be older than the
-//! pg_dump that wrote it.
+//! Changes a plain dump on its way into psql. psql runs it with pgkeep's own key, on a server that may be
+//! older than the pg_dump that wrote the dump.
 //!
-//! Some lines that pg_dump writes would get in the way. They become empty lines, so that psql's messages still name the
-//! right line:
-//! - `\restrict KEY` in the header and `\unrestrict KEY` at the end. psql is in its restricted mode already, and refuses
-//!   both.
-//! - `SET name = …;` in the header, if the server has no such setting: pg_dump sets what its own version has, such as
-//!   transaction_timeout since 17.
+//! Some lines that pg_dump writes would cause trouble. They become empty lines, so that psql's messages still
+//! name the right line:
+//! - `\restrict KEY` in the header and `\unrestrict KEY` at the end. psql is already in its restricted mode
+//!   and refuses both.
+//! - `SET name = …;` in the header, if the server has no such setting: pg_dump sets what its own version has,
+//!   such as transaction_timeout since 17.
 //!
-//! Rows of data may look like these lines, so they count only where pg_dump writes them. Whatever else
-//! a script holds is passed on as it is: to refuse it is psql's part. A line that is wrongly passed on makes a
-//! restore fail; it never makes one unsafe.
+//! Rows of data may look like these lines, so the lines count only in the places where pg_dump writes them.
+//! Everything else in a script is passed on unchanged; psql decides what to refuse. If a line is passed on by
+//! mistake, the restore fails, but it never becomes unsafe.
 
 use std::io::BufRead;
 use std::mem;
 
-/// A longer line is none of those above.
+/// The lines above are never longer.
 const LONGEST: usize = 512;
 const RESTRICT: &[u8] = b"\\restrict ";
 const UNRESTRICT: &[u8] = b"\\unrestrict ";
-/// How the header's other statement begins.
+/// The other statement of the header begins with this.
 const SET_CONFIG: &[u8] = b"SELECT pg_catalog.set_config(";
 
-/// Changes a dump as it goes by, in pieces of any size.
+/// Changes a dump as it passes, in pieces of any size.
 #[derive(Default)]
 pub struct Script {
     /// The settings that the server has, in lower case.
     known: Vec<String>,
     /// The settings that were left out.
     left_out: Vec<String>,
-    /// Whether something other than comments and settings was seen.
+    /// Whether anything except comments and settings was seen.
     in_body: bool,
     /// The beginning of the current line.
     line: Vec<u8>,
-    /// Whether the current line is longer than [`LONGEST`]: then it is passed on as it comes.
+    /// Whether the current line is longer than [`LONGEST`]. It is then passed on as it comes.
     long: bool,
-    /// The line that ends this dump, if it began with `\restrict`.
+    /// The line that ends this dump, if the dump began with `\restrict`.
     last: Option<Vec<u8>>,
-    /// That line and the empty ones behind it, until it is known that nothing follows.
+    /// That line and the empty lines after it, held until it is clear that nothing follows.
     held: Vec<u8>,
     passed: Vec<u8>,
 }
@@ -48,11 +48,11 @@ impl Script {
         Script { known, ..Script::default() }
     }
 
-    /// Takes the next bytes of the dump, and returns what psql may get by now.
+    /// Takes the next bytes of the dump, and returns what psql may get now.
     pub fn pass(&mut self, mut bytes: &[u8]) -> &[u8] {
         self.passed.clear();
         while !bytes.is_empty() {
-            // Reading from memory does not fail.
+            // Reading from memory cannot fail.
             let length = { bytes }.skip_until(b'\n').unwrap_or(bytes.len());
             let (piece, rest) = bytes.split_at(length);
             self.take(piece);
@@ -61,7 +61,7 @@ impl Script {
         &self.passed
     }
 
-    /// What is left when the dump has ended.
+    /// Returns what is left when the dump has ended.
     pub fn end(&mut self) -> &[u8] {
         self.passed.clear();
         let line = mem::take(&mut self.line);
@@ -91,7 +91,7 @@ impl Script {
         if piece.ends_with(b"\n") && !mem::take(&mut self.long) {
             let line = mem::take(&mut self.line);
             self.judge(&line);
-            // Its memory is used again.
+            // Reuses the memory.
             self.line = line;
             self.line.clear();
         }
@@ -107,13 +107,13 @@ impl Script {
         self.send(if dropped { b"\n" } else { line });
     }
 
-    /// Passes bytes on. What was held was not the end.
+    /// Passes bytes on. So the held line was not the end.
     fn send(&mut self, bytes: &[u8]) {
         self.passed.append(&mut self.held);
         self.passed.extend_from_slice(bytes);
     }
 
-    /// A line of the header, or the one that ends it.
+    /// Whether a line of the header, or the line that ends the header, must be dropped.
     fn is_to_be_dropped(&mut self, line: &[u8]) -> bool {
         if line == b"\n" || line.starts_with(b"--") || line.starts_with(SET_CONFIG) {
             return false;
@@ -154,7 +154,7 @@ mod tests {
     const HEADER: &str = "--\n-- PostgreSQL database dump\n--\n\n";
     const END: &str = "--\n-- PostgreSQL database dump complete\n--\n\n";
 
-    /// What psql gets of a text, whatever the pieces are that it comes in, and what was left out of it.
+    /// What psql gets for a text, however it is cut into pieces, and what was left out.
     fn changed(text: &str) -> (String, Vec<String>) {
         let by = |size| {
             let mut script = Script::new(vec!["lock_timeout".into(), "client_encoding".into()]);
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn the_dumps_own_restriction_goes_and_every_other_line_stays() {
-        // A function's body, and what rows look like: their backslashes are doubled.
+        // A function's body, and lines that look like rows: in rows, backslashes are doubled.
         let body = "AS $$\n\\restrict abc\n\\unrestrict abc\nCOMMIT;\n$$;\n\n\
                     COPY public.t (a) FROM stdin;\n\\\\restrict abc\n\\\\unrestrict k3Y\n\\\\.\nBEGIN;\n\nCOMMIT;\n\\.\n\n\n";
         let restricted = format!("{HEADER}\\restrict k3Y\n\n{body}{END}\\unrestrict k3Y\n\n");
@@ -204,7 +204,7 @@ mod tests {
             let text = format!("SELECT 1;\n\\unrestrict k3Y\n{behind}");
             assert_eq!(passed(&format!("\\restrict k3Y\n{text}")), format!("\n{text}"));
         }
-        // A second one is the script's own doing.
+        // If there is a second one, the script itself wrote it.
         let twice = "\\restrict k3Y\n\\restrict k3Y\n";
         assert_eq!(passed(twice), "\n\\restrict k3Y\n");
     }
@@ -219,7 +219,7 @@ mod tests {
         let (passed, left_out) = changed(&format!("{}{body}", header("SET transaction_timeout = 0;\n")));
         assert_eq!(passed, format!("{}{body}", header("\n")));
         assert_eq!(left_out, ["transaction_timeout"]);
-        // What else begins so is no setting of pg_dump's.
+        // Other lines that begin like this are no settings of pg_dump.
         for kept in
             ["SET SESSION AUTHORIZATION x;\n", "SET a = 1; SET b = 2\n", "SET \"a\" = 1;\n", "SET a.b = 1;\n"]
         {
@@ -233,7 +233,7 @@ mod tests {
         let dump =
             format!("{HEADER}\\restrict k3Y\n\nSET x = 1;\n{copy}SELECT 1;\n{END}\\unrestrict k3Y\n\n");
         crate::base::fuzz::feed(&[&dump, copy], |text| {
-            // Of lines that were dropped at the end nothing is left.
+            // Nothing is left of the lines that were dropped at the end.
             let (lines, left) = (text.lines().count(), passed(text).lines().count());
             assert!(lines == left || text.contains("\\unrestrict k3Y\n") && left < lines);
         });

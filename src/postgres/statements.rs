@@ -1,14 +1,14 @@
-//! What may be shown of the statements in a child's messages: no password that one of them sets.
+//! Decides what may be shown of the statements in a child's messages: no password that a statement sets.
 //!
-//! psql, pg_dump and pg_restore show the statement that failed, over as many lines as it has, and the server's errors
-//! quote pieces of it. Strings are not parsed here: a message may begin or end within one. Once a message has one of
-//! [`WORDS`], it is shown up to its next quote, and nothing behind that.
+//! psql, pg_dump and pg_restore show the statement that failed, with all its lines, and the server's errors
+//! quote pieces of it. Strings are not parsed here, because a message may begin or end inside one. If a
+//! message contains one of [`WORDS`], it is shown only up to its next quote.
 
 use crate::base::secret::MASK;
 
-/// In small letters: what a statement with a secret has in it, in front of the secret or within the same string.
-/// Some are PostgreSQL's own (`ALTER ROLE … PASSWORD`, `CREATE USER MAPPING … OPTIONS`, `CREATE SUBSCRIPTION …
-/// CONNECTION`), some are what people name things by.
+/// A statement with a secret contains one of these, before the secret or in the same string. They are in
+/// lower case. Some are PostgreSQL's own (`ALTER ROLE … PASSWORD`, `CREATE USER MAPPING … OPTIONS`, `CREATE
+/// SUBSCRIPTION … CONNECTION`), some are names that people choose.
 const WORDS: [&str; 9] = [
     "password",
     "passwd",
@@ -20,25 +20,25 @@ const WORDS: [&str; 9] = [
     "secret",
     "credential",
 ];
-/// What begins a string: '…', E'…', $$…$$, $tag$…$tag$.
+/// A string begins with one of these: '…', E'…', $$…$$, $tag$…$tag$.
 const QUOTES: [char; 2] = ['\'', '$'];
-/// What a server's error puts in front of a piece of a statement: `at or near "'…'"`, in any of its languages.
+/// A server's error puts one of these before a piece of a statement: `at or near "'…'"`, in any language.
 const CITES: [char; 7] = ['"', '«', '»', '„', '“', '”', '「'];
-/// `LINE 1: ` in any language is no longer.
+/// `LINE 1: ` is not longer in any language.
 const LONGEST_LABEL: usize = 24;
 
 /// The messages of one child, line by line.
 pub(super) struct Statements {
-    /// What each message begins with, but not its further lines.
+    /// The beginning of each message, but not of its further lines.
     prefix: String,
-    /// Whether the message may have a secret.
+    /// Whether the message may contain a secret.
     sensitive: bool,
-    /// Whether a string began in it, and may not have ended.
+    /// Whether a string began in the message and may not have ended.
     quoted: bool,
 }
 
 impl Statements {
-    /// Of the program of this name.
+    /// For the program with this name.
     pub fn of(program: &str) -> Self {
         Statements { prefix: format!("{program}:"), sensitive: false, quoted: false }
     }
@@ -58,7 +58,7 @@ impl Statements {
                 quote
             }
         } else if is_excerpt(line) {
-            // The statement itself follows, so that little is lost.
+            // The statement itself follows, so little is lost.
             quote.map(|quote| line.find("...").map_or(quote, |cut| cut.min(quote)))
         } else {
             cited_string(line).filter(|_| begins)
@@ -66,34 +66,35 @@ impl Statements {
         self.quoted |= quote.is_some();
         match hidden {
             None => Some(line.to_owned()),
-            // Said already.
+            // Already shown.
             Some(0) => None,
             Some(end) => Some(format!("{}{MASK}", &line[..end])),
         }
     }
 
-    /// The end of the last line was not read: anything may have been in it.
+    /// The end of the last line was not read, so it may have contained anything.
     pub fn lost_track(&mut self) {
         (self.sensitive, self.quoted) = (true, true);
     }
 }
 
-/// One of the words, or a URI with a user.
+/// Whether the line has one of the words, or a URI with a user.
 fn names_a_secret(line: &str) -> bool {
     let small = line.to_lowercase();
     let uri = || line.split_once("://").is_some_and(|(_, rest)| rest.contains('@'));
     WORDS.iter().any(|word| small.contains(word)) || uri()
 }
 
-/// `LINE 12: …`: a piece of a statement, perhaps cut within a string, or from behind the word that would tell.
+/// Whether this is `LINE 12: …`: a piece of a statement. It may be cut inside a string, or after the word
+/// that shows a secret.
 fn is_excerpt(line: &str) -> bool {
-    // Chinese has no colon there.
+    // Chinese has no colon here.
     let Some(end) = line.find([':', '行']) else { return false };
     let label = &line[..end];
     label.len() <= LONGEST_LABEL && label.contains(char::is_numeric) && !label.contains(QUOTES)
 }
 
-/// Where an error cites a string of the statement.
+/// Where an error quotes a string of the statement.
 fn cited_string(line: &str) -> Option<usize> {
     let cited = |&(at, _): &(usize, &str)| line[..at].trim_end().ends_with(CITES);
     line.match_indices('\'').find(cited).map(|(at, _)| at)
@@ -119,13 +120,13 @@ mod tests {
             ("psql:<stdin>:5: STATEMENT:  SELECT dblink_connect('c', 'host=h user=u HUSH')", "dblink_connect(***"),
             ("psql:<stdin>:5: STATEMENT:  SELECT f('postgresql://u:HUSH@h/x')", "SELECT f(***"),
             ("psql:<stdin>:5: CONTEXT:  SQL statement \"SELECT dblink('password=HUSH')\"", "dblink(***"),
-            // Over several lines: the word in front of the string, or within it, or behind a quote.
+            // Over several lines: the word is before the string, inside it, or after a quote.
             ("psql:<stdin>:5: STATEMENT:  CREATE USER MAPPING FOR u SERVER s OPTIONS (\n    \"user\" 'me',\n    password 'HUSH'\n);", "OPTIONS (\n    \"user\" ***"),
             ("psql:<stdin>:5: STATEMENT:  CREATE SERVER s OPTIONS\n(\npasscode\n'HU\nSH HUSH')", "passcode"),
             ("psql:<stdin>:5: STATEMENT:  SELECT f('\nhost=h\npassword=HUSH')", "host=h"),
             ("psql:<stdin>:5: STATEMENT:  CREATE FUNCTION f() AS $$\nBEGIN\n PERFORM login(password => 'HUSH');\n PERFORM 'HUSH';\nEND $$", "BEGIN"),
             ("pg_restore: error: could not execute query: ERROR:  no\nCommand was: CREATE USER MAPPING FOR u SERVER s OPTIONS (\n    password 'HUSH'\n);\n\n", "    password ***"),
-            // The server cites a piece, from which the word is missing.
+            // The server quotes a piece that does not contain the word.
             ("psql:<stdin>:5: ERROR:  syntax error at or near \"'HUSH'\"", "at or near \"***"),
             ("psql:<stdin>:5: FEHLER:  Syntaxfehler bei »'HUSH'«", "bei »***"),
             ("psql:<stdin>:5: ERREUR:  erreur de syntaxe sur ou près de « 'HUSH' »", "près de « ***"),
@@ -154,7 +155,7 @@ mod tests {
             let expected = text.replace("users' password", "users***").replace("***\"", "***");
             assert_eq!(shown(text).join("\n"), expected);
         }
-        // A secret's message ends with the next one.
+        // The next message ends the message with the secret.
         let two = "psql:<stdin>:5: STATEMENT:  CREATE ROLE a PASSWORD 'x\ny';\npsql:<stdin>:6: NOTICE:  'z'";
         assert_eq!(shown(two)[1..], ["psql:<stdin>:6: NOTICE:  'z'"]);
     }

@@ -1,9 +1,9 @@
 //! Reading an object in ranges, several at a time.
 //!
-//! S3, or the way to it, limits the speed of a connection, so one alone is slow where S3 is far away. Each range has a
-//! request and a thread of its own, which goes on where its connection broke. What a range brings waits in its
-//! channel until the ranges before it were read; the channel has room for the whole range, so that no connection
-//! stands still because the reader is slow.
+//! S3, or the network on the way, limits the speed of one connection. So a single connection is slow if S3 is
+//! far away. Each range has its own request and its own thread, which goes on if its connection breaks. The
+//! bytes of a range wait in its channel until the ranges before it were read. The channel has room for the
+//! whole range, so no connection stops because the reader is slow.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, Read};
@@ -26,60 +26,62 @@ use super::{Client, Fault, Result, S3Error};
 
 const OPERATION: &str = "GetObject";
 
-/// Bytes of a range. Many connections with small ranges are faster than few with large ones that take the same memory;
-/// still smaller ranges would spend their time waiting for answers.
+/// Bytes of a range. With the same memory, many connections with small ranges are faster than few with large
+/// ones. Even smaller ranges would spend their time waiting for answers.
 const RANGE: u64 = 1 << 20;
-/// Ranges that are on their way or wait to be read, at most: 12 MB of memory, and as fast as `aws s3 cp`.
+/// At most this many ranges are downloading or wait to be read. This takes 12 MB of memory and is as fast as
+/// `aws s3 cp`.
 pub(super) const AT_ONCE: usize = 12;
-/// Bytes that a range's thread passes on at a time; a range is a multiple of it.
+/// A range's thread passes on this many bytes at a time. A range is a multiple of this.
 const PIECE: u64 = 128 * 1024;
-/// How often a reader that waits looks for a forced stop.
+/// How often a waiting reader checks for a forced stop.
 const TICK: Duration = Duration::from_millis(100);
 
-/// An object's bytes. A connection that breaks is replaced by one for the rest of its range; only an object that is
-/// still the same is gone on with. Dropping it ends its threads, as soon as their connections bring something.
+/// An object's bytes. If a connection breaks, a new one brings the rest of its range, but only if the object
+/// is still the same. Dropping the download ends its threads as soon as their connections bring something.
 pub struct Download {
     object: Arc<Object>,
     /// The object's size in bytes.
     pub size: u64,
-    /// The answer that told the size, and the range that it brings, until that range's thread begins.
+    /// The answer that contained the size, and the range that it brings, until that range's thread starts.
     first: Option<(Range<u64>, BodyReader<'static>)>,
-    /// Where the next range begins that no thread has.
+    /// Where the next range begins that has no thread yet.
     next: u64,
-    /// The ranges on their way, in order: where each ends, and its pieces.
+    /// The ranges that are downloading, in order: the end of each range, and its pieces.
     under_way: VecDeque<(u64, Receiver<Result<Vec<u8>>>)>,
-    /// The piece that is being read, and how much of it was.
+    /// The piece that is being read, and how much of it was read.
     piece: Vec<u8>,
     consumed: usize,
-    /// How many bytes of the object the pieces so far had.
+    /// How many bytes of the object were in the pieces so far.
     received: u64,
 }
 
-/// What the ranges of an object have in common.
+/// What the ranges of an object share.
 struct Object {
     client: Client,
     key: String,
     size: u64,
     etag: Option<String>,
-    /// Nobody reads it any more.
+    /// Set when nobody reads the object any more.
     abandoned: AtomicBool,
 }
 
-/// A range on its way.
+/// A range that is downloading.
 struct Fetch {
     object: Arc<Object>,
-    /// What of it is still to come.
+    /// The rest of the range, which is still to come.
     left: Range<u64>,
-    /// The answer that brings it, if there is one already.
+    /// The answer that brings the rest, if there is one already.
     body: Option<BodyReader<'static>>,
 }
 
 impl Client {
-    /// Begins to read an object. The one request for its first range also tells its size, so that a small object needs
-    /// no other; a server that knows no ranges sends the whole object instead, and that is read as a single one.
+    /// Begins to read an object. The request for its first range also returns its size, so a small object
+    /// needs only one request. A server that does not support ranges sends the whole object, which is then
+    /// read as a single range.
     ///
     /// # Errors
-    /// S3's refusal, or an answer without the object's size.
+    /// S3 refuses, or its answer does not contain the object's size.
     pub fn download(&self, key: &str) -> Result<Download> {
         let ask = |range: Option<&Range<u64>>| {
             self.retry(|| self.request(OPERATION, key, self.get(key, range), &Body::None))
@@ -106,7 +108,7 @@ impl Client {
         })
     }
 
-    /// RFC 9110, 14.1.2: the last byte is named, not the one behind it.
+    /// RFC 9110, 14.1.2: the range names its last byte, not the byte after it.
     fn get<'a>(&'a self, key: &'a str, range: Option<&Range<u64>>) -> GetObject<'a> {
         let mut action = self.bucket.get_object(Some(&self.credentials), key);
         if let Some(range) = range {
@@ -116,7 +118,7 @@ impl Client {
     }
 }
 
-/// The object's size and what of it the first answer brings.
+/// The object's size, and the range that the first answer brings.
 fn extent(answer: &Response<ureq::Body>) -> std::result::Result<(u64, Range<u64>), String> {
     if answer.status() != StatusCode::PARTIAL_CONTENT {
         let size = text(answer.headers(), CONTENT_LENGTH.as_str()).and_then(|size| size.parse().ok());
@@ -131,13 +133,13 @@ fn extent(answer: &Response<ureq::Body>) -> std::result::Result<(u64, Range<u64>
     Ok((size, range))
 }
 
-/// Whether this Content-Range means exactly that.
+/// Whether this Content-Range means exactly this range.
 fn is_range(sent: &str, range: &Range<u64>, size: u64) -> bool {
     range.end > range.start && sent == format!("bytes {}-{}/{size}", range.start, range.end - 1)
 }
 
 impl Download {
-    /// Keeps [`AT_ONCE`] ranges under way.
+    /// Keeps [`AT_ONCE`] ranges downloading.
     fn begin_ranges(&mut self) -> Result<()> {
         while self.under_way.len() < AT_ONCE {
             let (left, body) = match self.first.take() {
@@ -147,7 +149,8 @@ impl Download {
             };
             let end = left.end;
             let fetch = Fetch { object: Arc::clone(&self.object), left, body };
-            // Room for a range. The whole object, which a server without ranges sends, waits for its reader.
+            // Room for one range. A server that does not support ranges sends the whole object, which waits
+            // for its reader.
             let (sender, pieces) = mpsc::sync_channel((RANGE / PIECE) as usize);
             let thread = thread::Builder::new().name("download".into()).spawn(move || fetch.run(&sender));
             thread.map_err(|problem| self.object.failure(&format!("no thread can be started: {problem}")))?;
@@ -157,7 +160,7 @@ impl Download {
         Ok(())
     }
 
-    /// Waits for the next piece; an empty one is the object's end.
+    /// Waits for the next piece. An empty piece is the end of the object.
     fn next_piece(&mut self) -> Result<Vec<u8>> {
         loop {
             self.begin_ranges()?;
@@ -209,7 +212,7 @@ impl Drop for Download {
 }
 
 impl Object {
-    /// One that no other try changes.
+    /// A failure that no other try can change.
     fn failure(&self, reason: &str) -> S3Error {
         let fault = Fault::Unanswered { reason: reason.into(), transient: false };
         self.client.error(OPERATION, &self.key, fault)
@@ -217,7 +220,8 @@ impl Object {
 }
 
 impl Fetch {
-    /// Sends the range's pieces; ends with the range, with a failure, or when nobody wants them any more.
+    /// Sends the range's pieces. Ends with the range, with a failure, or when nobody wants the pieces any
+    /// more.
     fn run(mut self, pieces: &SyncSender<Result<Vec<u8>>>) {
         while !self.left.is_empty() {
             let piece = self.piece();
@@ -226,7 +230,7 @@ impl Fetch {
                 return;
             }
         }
-        // A connection can be used again only if its answer was read to the end.
+        // A connection can be reused only if its answer was read to the end.
         let _ = self.body.map(|mut body| body.read(&mut [0]));
     }
 
@@ -257,7 +261,7 @@ impl Fetch {
         }
     }
 
-    /// Asks for the rest of the range, as often as the policy of retries lets it.
+    /// Asks for the rest of the range, as often as the retry policy allows.
     fn ask(&mut self, buffer: &mut [u8]) -> Result<usize> {
         let client = &self.object.client;
         let wanted = || !self.object.abandoned.load(Ordering::Relaxed);
@@ -267,11 +271,11 @@ impl Fetch {
         Ok(read)
     }
 
-    /// Asks once, and reads the first bytes: a try that brings nothing is a failed one.
+    /// Asks once and reads the first bytes. A try that brings no bytes has failed.
     fn attempt(&self, buffer: &mut [u8]) -> Result<(BodyReader<'static>, usize)> {
         let Object { client, key, size, etag, .. } = &*self.object;
         let mut action = client.get(key, Some(&self.left));
-        // RFC 9110, 13.1.1: a weak one, as a proxy in between may make of it, is like no other, nor like itself.
+        // RFC 9110, 13.1.1: a weak ETag matches nothing, not even itself. A proxy may make an ETag weak.
         if let Some(etag) = etag.as_ref().filter(|etag| !etag.starts_with("W/")) {
             action.headers_mut().insert("if-match", etag.clone());
         }
@@ -282,7 +286,7 @@ impl Fetch {
             let what = format!("it sends the range {sent} of {size} bytes");
             return Err(self.error(Fault::unreadable(&what)));
         }
-        // Not every server knows If-Match.
+        // Not every server supports If-Match.
         let found = text(answer.headers(), ETAG.as_str());
         if etag.as_deref().zip(found).is_some_and(|(etag, found)| etag != found) {
             return Err(self.replaced());
@@ -296,7 +300,7 @@ impl Fetch {
 
     fn explain(&self, error: S3Error) -> S3Error {
         match error.fault {
-            // 416: it is shorter now.
+            // 416: the object is shorter now.
             Fault::Refused { status: 412 | 416, .. } => self.replaced(),
             fault => self.error(fault),
         }
@@ -312,7 +316,7 @@ impl Fetch {
         self.error(Fault::Unanswered { reason, transient: true })
     }
 
-    /// Names the bytes that are asked for.
+    /// Adds the requested bytes to the error.
     fn error(&self, fault: Fault) -> S3Error {
         let (Range { start, end }, object) = (&self.left, &self.object);
         let place = format!("bytes {start}-{} of {}", end - 1, object.client.place(&object.key));

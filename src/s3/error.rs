@@ -1,4 +1,4 @@
-//! What S3 or the way to it said no with.
+//! Errors: how S3, or the network on the way to it, refused a request.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,16 +8,16 @@ use super::xml;
 use crate::base::retry::Retryable;
 use crate::base::secret::{Redactor, MASK};
 
-/// Characters of a text from outside that are shown: S3's own messages have fewer.
+/// At most this many characters of a text from outside are shown. S3's own messages are shorter.
 const LONGEST_TEXT: usize = 1_000;
-/// Bytes of S3's longest error code, and more.
+/// Error codes are at most this many bytes long. S3's longest code is shorter.
 const LONGEST_CODE: usize = 60;
 /// Hexadecimal digits of a signature.
 const SIGNATURE: usize = 64;
-/// No name of a signed parameter is longer.
+/// The name of a signed parameter is at most this long.
 const LONGEST_NAME: usize = 40;
 
-/// A failed request: which operation on which object, and S3's own words where it answered.
+/// A failed request: the operation, the object, and S3's own words if it answered.
 #[derive(Debug)]
 pub struct S3Error {
     /// S3's name of the operation, such as `UploadPart`.
@@ -46,13 +46,13 @@ pub enum Fault {
     Unanswered {
         /// Why.
         reason: String,
-        /// Whether another try can go well.
+        /// Whether another try can succeed.
         transient: bool,
     },
 }
 
 impl S3Error {
-    /// S3's error code, where it answered.
+    /// S3's error code, if S3 answered.
     pub fn code(&self) -> Option<&str> {
         match &self.fault {
             Fault::Refused { code, .. } => Some(code),
@@ -66,7 +66,7 @@ impl S3Error {
         self
     }
 
-    /// No other try: there is no time for it.
+    /// Prevents another try, if there is no time for one.
     pub(super) fn for_good(mut self) -> Self {
         if let Fault::Unanswered { transient, .. } = &mut self.fault {
             *transient = false;
@@ -74,14 +74,15 @@ impl S3Error {
         self
     }
 
-    /// Whether S3 did not replace an object, because it was asked not to
+    /// Whether S3 refused to replace an object because the request said not to
     /// (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html>).
     pub(super) fn is_taken(&self) -> bool {
         matches!(self.fault, Fault::Refused { status: 412, .. })
             || matches!(self.code(), Some("PreconditionFailed" | "ConditionalRequestConflict"))
     }
 
-    /// Whether the store may have refused a header that it does not know, or that was lost on the way.
+    /// Whether the store may have refused the request because it does not know a header, or because a header
+    /// got lost.
     pub(super) fn may_be_of_a_header(&self) -> bool {
         matches!(self.fault, Fault::Refused { status: 400 | 501, .. } if !self.is_transient())
             || self.code() == Some("SignatureDoesNotMatch")
@@ -94,8 +95,8 @@ impl S3Error {
 }
 
 impl Retryable for S3Error {
-    /// Faults of the connection, of the server (5xx, also within a 200), and its wish to slow down; of the
-    /// 4xx only those that another try can change.
+    /// Transient are: faults of the connection, faults of the server (5xx, also inside a 200), and its wish
+    /// to slow down. Of the 4xx, only those that another try can change.
     fn is_transient(&self) -> bool {
         match &self.fault {
             Fault::Unanswered { transient, .. } => *transient,
@@ -106,7 +107,7 @@ impl Retryable for S3Error {
                     "InternalError",
                     "ServiceUnavailable",
                     "OperationAborted",
-                    // The bytes changed on their way: Content-MD5 (or the transfer's length) told.
+                    // The bytes changed on the way: Content-MD5 (or the transfer's length) showed it.
                     "BadDigest",
                     "IncompleteBody",
                 ];
@@ -136,8 +137,8 @@ impl fmt::Display for S3Error {
 impl std::error::Error for S3Error {}
 
 impl Fault {
-    /// Reads an answer that is not a success. `body` is S3's `<Error>` document, or whatever a proxy in
-    /// between wrote; HEAD has none
+    /// Reads an answer that is not a success. `body` is S3's `<Error>` document, or a text that a proxy
+    /// wrote. The answer to HEAD has no body
     /// (<https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>).
     pub(super) fn refused(status: u16, retry_after: Option<Duration>, body: &str) -> Self {
         let (code, message) = error_document(body).unwrap_or_else(|| {
@@ -156,13 +157,13 @@ impl Fault {
         Fault::Refused { status, code, message, retry_after }
     }
 
-    /// The same without secrets, and no longer than a log line may be.
+    /// The same error without secrets, and short enough for a log line.
     pub(super) fn presentable(mut self, redactor: &Redactor) -> Self {
         let tidy = |text: &mut String| *text = cut(&mask_signatures(&redactor.clean(text)), LONGEST_TEXT);
         match &mut self {
             Fault::Refused { code, message, .. } => {
                 tidy(message);
-                // A code decides what is done, and so stays as it is.
+                // A code decides what happens next, so it stays as it is.
                 let is_code =
                     code.len() <= LONGEST_CODE && code.bytes().all(|byte| byte.is_ascii_alphanumeric());
                 if !is_code {
@@ -182,11 +183,11 @@ impl Fault {
 /// Code and message of an `<Error>` document, whatever its namespace.
 pub(super) fn error_document(body: &str) -> Option<(String, String)> {
     let root = xml::parse(body).ok()?;
-    // Some servers put it into an ErrorResponse.
+    // Some servers put it inside an ErrorResponse.
     let error = if root.name == "Error" { &root } else { root.all("Error").next()? };
     let text = |name| error.text_of(name).map(str::trim).filter(|text| !text.is_empty());
     let mut message = text("Message").unwrap_or("no message").to_owned();
-    // A redirect names where the bucket is.
+    // A redirect contains the bucket's endpoint.
     if let Some(endpoint) = text("Endpoint") {
         message += &format!(" (endpoint {endpoint})");
     }
@@ -196,7 +197,7 @@ pub(super) fn error_document(body: &str) -> Option<(String, String)> {
     Some((text("Code")?.to_owned(), message))
 }
 
-/// At most so many characters.
+/// Cuts a text to at most this many characters.
 fn cut(text: &str, longest: usize) -> String {
     match text.char_indices().nth(longest) {
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -204,7 +205,7 @@ fn cut(text: &str, longest: usize) -> String {
     }
 }
 
-/// Masks the signed part of URLs: a proxy's error page repeats what it was asked for.
+/// Masks the signed part of URLs, because a proxy's error page repeats the URL of the request.
 fn mask_signatures(text: &str) -> String {
     let separates = |c: char| c.is_whitespace() || "\"'<>".contains(c);
     let words = text.split_inclusive(separates).map(|word| match signed_from(word.as_bytes()) {
@@ -217,7 +218,7 @@ fn mask_signatures(text: &str) -> String {
     words.collect()
 }
 
-/// Where in a word the first signed parameter of a URL begins, or a signature by itself.
+/// Where in a word the first signed parameter of a URL begins, or a signature alone.
 fn signed_from(word: &[u8]) -> Option<usize> {
     let mut digits = 0;
     (0..word.len()).find_map(|at| {
@@ -226,7 +227,7 @@ fn signed_from(word: &[u8]) -> Option<usize> {
     })
 }
 
-/// Whether this begins with `X-Amz-…=`; encoded once more, the sign behind the name is `%3D`.
+/// Whether this begins with `X-Amz-…=`. If it is encoded once more, the sign after the name is `%3D`.
 fn is_parameter(text: &[u8]) -> bool {
     let mut behind = text.iter().take(LONGEST_NAME).skip_while(|c| c.is_ascii_alphanumeric() || **c == b'-');
     text.get(..6).is_some_and(|name| name.eq_ignore_ascii_case(b"x-amz-"))
@@ -310,7 +311,7 @@ mod tests {
             (500, code("InternalError"), true),
             (503, code("SlowDown"), true),
             (429, String::new(), true),
-            // The status alone decides where a proxy answers.
+            // If a proxy answers, the status alone decides.
             (500, String::new(), true),
             (502, "<html>Bad gateway".into(), true),
             (504, String::new(), true),

@@ -1,8 +1,8 @@
-//! How long a request may take: a wait without an end would be a backup that nobody misses.
+//! How long a request may take. Without limits, a backup could wait for ever and nobody would notice.
 //!
-//! Each single read and write has its time, so that a dead connection is noticed soon. A server that sends a byte now and
-//! then passes that, so a request has a time for all of it too, and its tries share it: a second one gets what is left.
-//! The waits between tries do not count.
+//! Each single read and write has a time limit, so a dead connection is noticed soon. A server that sends a
+//! byte from time to time stays within that limit. So a request also has a limit in total, and all its tries
+//! share it: the second try gets what is left. The waits between tries do not count.
 
 use std::time::{Duration, Instant};
 
@@ -11,24 +11,24 @@ use super::{Client, Result};
 /// How long one request may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Limit {
-    /// For each single read.
+    /// The limit of each single read.
     pub silence: Duration,
-    /// For all tries together; none if the answer's body is of any length.
+    /// The limit of all tries together. None if the answer's body can have any length.
     pub total: Option<Duration>,
 }
 
-/// What limits are made of. The tests have smaller ones.
+/// The values that limits are made of. The tests use smaller ones.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// For each single read or write of a request that S3 answers at once.
+    /// The limit of each single read or write, in a request that S3 answers at once.
     pub stall: Duration,
-    /// S3 may take minutes to put the parts of a large object together before it answers
-    /// (<https://docs.aws.amazon.com/AmazonS3/latest/API/API_CompleteMultipartUpload.html>); other stores also write a
-    /// body to several places before they acknowledge it.
+    /// The wait for an answer. S3 may need minutes to join the parts of a large object before it answers
+    /// (<https://docs.aws.amazon.com/AmazonS3/latest/API/API_CompleteMultipartUpload.html>). Other stores
+    /// also write a body to several places before they acknowledge it.
     pub answer: Duration,
-    /// For a request that sends and brings little: a page of a listing is at most two megabytes.
+    /// The limit of a request that sends and receives little: a page of a listing has at most two megabytes.
     pub small: Duration,
-    /// Bytes per second. Four parts at a time then need 256 kbit/s of a line; a part of 16 MiB gets half an hour.
+    /// Bytes per second. Four parts at a time need a line of 256 kbit/s. A part of 16 MiB gets half an hour.
     pub slowest_upload: u64,
 }
 
@@ -40,25 +40,27 @@ impl Limits {
         slowest_upload: 8 << 10,
     };
 
-    /// Of a request that sends and brings little.
+    /// The limit of a request that sends and receives little.
     pub fn small(&self) -> Limit {
         Limit { silence: self.stall, total: Some(self.small) }
     }
 
-    /// Of a request that makes something of a body of so many bytes: two answers that come late, and the way.
+    /// The limit of a request that makes an object or part from this many bytes: the time of two late
+    /// answers, plus the transfer.
     pub fn upload(&self, bytes: u64) -> Limit {
         let way = Duration::from_secs(bytes / self.slowest_upload);
         Limit { silence: self.answer, total: Some(self.answer * 2 + way) }
     }
 
-    /// Of a request whose answer is of any length: whoever reads that has to see to its end.
+    /// The limit of a request whose answer can have any length. Whoever reads the answer has to make sure
+    /// that it ends.
     pub fn download(&self) -> Limit {
         Limit { silence: self.stall, total: None }
     }
 }
 
 impl Limit {
-    /// The stricter of both.
+    /// The stricter of two limits.
     pub fn within(self, other: Limit) -> Limit {
         let total = self.total.into_iter().chain(other.total).min();
         Limit { silence: self.silence.min(other.silence), total }
@@ -70,7 +72,7 @@ impl Limit {
 }
 
 impl Client {
-    /// Tries again what may go well the next time. Each try gets what the tries before it have left of the limit.
+    /// Retries what may succeed the next time. Each try gets what the earlier tries have left of the limit.
     pub(super) fn retry_within<T>(
         &self,
         limit: Limit,
@@ -88,7 +90,7 @@ impl Client {
         })
     }
 
-    /// The same for a request that sends and brings little.
+    /// The same for a request that sends and receives little.
     pub(super) fn retry_small<T>(&self, attempt: impl Fn(Limit) -> Result<T>) -> Result<T> {
         self.retry_within(self.limits.small(), || true, attempt)
     }
@@ -113,10 +115,10 @@ mod tests {
         small: Duration::from_secs(2),
         slowest_upload: 1 << 20,
     };
-    /// What ends within a few seconds on a free machine. What these servers do goes on for minutes.
+    /// On a free machine the client ends within a few seconds. The servers in these tests go on for minutes.
     const PATIENCE: Duration = Duration::from_secs(60);
 
-    /// A client of a server that does this to each connection, and how many there were.
+    /// A client of a server that does `to` with each connection, and the number of connections.
     fn client(limits: Limits, to: fn(&mut TcpStream) -> std::io::Result<()>) -> (Client, Arc<AtomicUsize>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let config = S3Config::of_a_test(listener.local_addr().unwrap().port());
@@ -158,7 +160,7 @@ mod tests {
         Ok(())
     }
 
-    /// Each operation ends, with an error that says this.
+    /// Each operation ends with an error that contains this text.
     fn ends(client: &Client, says: &str) {
         let part = part(2 << 20);
         let operations: [(&str, &dyn Fn() -> Result<()>); 7] = [
@@ -185,7 +187,7 @@ mod tests {
             drip(to, "x")
         });
         ends(&client, "");
-        // All but the download have one time for all tries, and it is used up by the first.
+        // All tries of an operation share one limit, and the first try uses it up. Only the download differs.
         assert_eq!(connections.load(Ordering::Relaxed), 6 + 5);
     }
 
@@ -236,7 +238,7 @@ mod tests {
             }
             Ok(())
         });
-        // More than the system's buffers take.
+        // More than the system's buffers hold.
         let error = client.upload_part("k", "u", &part(64 << 20), || true).unwrap_err().to_string();
         assert!(error.contains("longer than a request of its size may"), "{error}");
     }

@@ -1,4 +1,4 @@
-//! Listing the objects of a bucket, page after page.
+//! Lists the objects of a bucket, page by page.
 
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -10,9 +10,9 @@ use super::request::Body;
 use super::xml::{self, Element};
 use super::{Client, Fault, Result, S3Error};
 
-/// Ten million keys.
+/// Enough for ten million keys.
 const MOST_PAGES: usize = 10_000;
-/// And so long for all of them.
+/// The limit for all pages together.
 const LONGEST: Duration = Duration::from_secs(3600);
 
 /// An object of the bucket, as a listing shows it.
@@ -20,22 +20,23 @@ const LONGEST: Duration = Duration::from_secs(3600);
 pub struct Object {
     /// The key.
     pub key: String,
-    /// Bytes.
+    /// The size in bytes.
     pub size: u64,
 }
 
 #[derive(Debug, Default)]
 struct Page {
     objects: Vec<Object>,
-    /// What asks for the next page.
+    /// The token that asks for the next page.
     next: Option<String>,
 }
 
 impl Client {
-    /// All objects whose key begins with `prefix`, in the order of their keys, however many there are.
+    /// Returns all objects whose key begins with `prefix`, in the order of their keys, however many there
+    /// are.
     ///
     /// # Errors
-    /// S3's refusal, or an answer that is not a listing.
+    /// S3 refuses, or its answer is not a listing.
     pub fn list_objects(&self, prefix: &str) -> Result<Vec<Object>> {
         let name = "ListObjectsV2";
         let mut objects = Vec::new();
@@ -57,8 +58,8 @@ impl Client {
     }
 }
 
-/// Reads pages until one names no next one. A server that never comes to an end is not followed for ever; `lost` says
-/// so.
+/// Reads pages until a page names no next one. If a server never comes to an end, this stops with the error
+/// that `lost` describes.
 pub(super) fn each_page<T: Clone + Eq + Hash>(
     lost: impl Fn(&str) -> S3Error,
     mut read: impl FnMut(Option<&T>) -> Result<Option<T>>,
@@ -96,8 +97,8 @@ fn read(object: &Element, encoded: bool) -> Option<Object> {
     Some(Object { key: if encoded { decode(key) } else { key.to_owned() }, size })
 }
 
-/// AWS writes a key as forms do, with a plus for a space; others encode everything. A key that then is no text stays as
-/// it is, and is nobody's backup.
+/// Decodes a key. AWS encodes it as forms do, with a plus for a space; other stores encode everything. If the
+/// result is not valid text, the key stays as it is. It is then no backup's key.
 fn decode(key: &str) -> String {
     let spaced = key.replace('+', " ");
     percent_decode_str(&spaced).decode_utf8().map_or_else(|_| key.to_owned(), Into::into)
@@ -117,7 +118,7 @@ mod tests {
     fn a_page_is_read_whatever_its_namespace() {
         for namespace in [
             " xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"",
-            // Google's.
+            // Google's namespace.
             " xmlns='http://doc.s3.amazonaws.com/2006-03-01'",
             "",
         ] {
@@ -166,7 +167,7 @@ mod tests {
         ] {
             assert!(parse(listing).is_err(), "{listing}");
         }
-        // A token of the last page leads nowhere.
+        // A token on the last page is ignored.
         let last = "<ListBucketResult><IsTruncated>false</IsTruncated>\
                     <NextContinuationToken>t</NextContinuationToken></ListBucketResult>";
         assert_eq!(parse(last).unwrap().next, None);

@@ -1,7 +1,8 @@
-//! S3: signing, sending, retrying. Nothing here knows what a backup is.
+//! S3: signing, sending, retrying. Nothing in this folder knows what a backup is.
 //!
-//! A handful of verbs, each a method of [`Client`]. Every body goes with its Content-MD5. Every failure is
-//! an [`S3Error`] that names the operation and the object. What may succeed the next time is tried again.
+//! There are only a few operations; each is a method of [`Client`]. Every body is sent with its Content-MD5.
+//! Every failure is an [`S3Error`] that names the operation and the object. What may succeed the next time is
+//! tried again.
 
 mod download;
 mod error;
@@ -39,14 +40,14 @@ use crate::base::shutdown::Shutdown;
 
 type Result<T> = std::result::Result<T, S3Error>;
 
-/// What an object says about itself: names in lower case, and values. S3 keeps them as `x-amz-meta-…`
+/// An object's metadata: names in lower case, and values. S3 keeps them as `x-amz-meta-…`
 /// (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html>).
 pub type Metadata = Vec<(&'static str, String)>;
 
-/// A bucket, and the right to use it.
+/// A bucket, and the credentials for it.
 #[derive(Clone, Debug)]
 pub struct S3Config {
-    /// The endpoint, if one was given; otherwise it is AWS.
+    /// The endpoint, if one was given. Otherwise it is AWS.
     pub url: Option<Url>,
     /// Endpoint, name, region and addressing style.
     pub bucket: Bucket,
@@ -54,23 +55,24 @@ pub struct S3Config {
     pub access_key: String,
     /// The key that signs.
     pub secret_key: Secret,
-    /// The authorities that may vouch for the endpoint's certificate; if none are given, the system's.
+    /// The certificate authorities that the endpoint is checked with. If none are given, the system's are
+    /// used.
     pub authorities: Option<Arc<Vec<Certificate<'static>>>>,
 }
 
-/// One bucket and the right to use it.
+/// A client for one bucket.
 #[derive(Clone)]
 pub struct Client {
     agent: Agent,
     endpoint: Option<Url>,
     bucket: Bucket,
     credentials: Credentials,
-    /// Masks the keys in what S3 answers.
+    /// Masks the keys in S3's answers.
     redactor: Redactor,
     shutdown: Shutdown,
     retries: Policy,
     limits: Limits,
-    /// Set once the store has refused a request because of its precondition.
+    /// Set after the store has refused a request because of its precondition.
     without_conditions: Arc<AtomicBool>,
 }
 
@@ -90,17 +92,17 @@ impl Client {
         }
     }
 
-    /// The same client, trying everything once only.
+    /// The same client, but it tries everything only once.
     pub fn without_retries(&self) -> Self {
         Client { retries: Policy { tries: 1, ..self.retries }, ..self.clone() }
     }
 
-    /// The same client, whose retries end with another `shutdown`.
+    /// The same client, but another `shutdown` ends its retries.
     pub fn with_shutdown(&self, shutdown: Shutdown) -> Self {
         Client { shutdown, ..self.clone() }
     }
 
-    /// The endpoint, if one was given; otherwise it is AWS.
+    /// The endpoint, if one was given. Otherwise it is AWS.
     pub fn endpoint(&self) -> Option<&Url> {
         self.endpoint.as_ref()
     }
@@ -118,7 +120,7 @@ impl Client {
 
 #[cfg(test)]
 impl S3Config {
-    /// The bucket `b` of a server that a test has on this port.
+    /// A client for bucket `b` of a test's server on this port.
     fn of_a_test(port: u16) -> Self {
         let url: Url = format!("http://127.0.0.1:{port}").parse().expect("a URL");
         let bucket = Bucket::new(url.clone(), rusty_s3::UrlStyle::Path, "b", "us-east-1").expect("a bucket");

@@ -25,7 +25,7 @@ impl Client {
         })
     }
 
-    /// Uploads a part and answers with its ETag.
+    /// Uploads a part and returns its ETag.
     pub(super) fn upload_part(
         &self,
         key: &str,
@@ -44,8 +44,8 @@ impl Client {
         })
     }
 
-    /// Makes the object out of the parts with these ETags, in their order; once, and only if there is none if that
-    /// is asked for.
+    /// Makes the object from the parts with these ETags, in this order. Tries only once. On request, it makes
+    /// the object only if there is none under this key.
     pub(super) fn complete_multipart_upload(
         &self,
         limit: Limit,
@@ -65,7 +65,7 @@ impl Client {
             action.headers_mut().insert("if-none-match", "*");
         }
         let answer = self.send(limit, name, key, action, &Body::Bytes(body.as_bytes()))?;
-        // S3 may begin a 200 and fail afterwards: the body decides.
+        // S3 may send a 200 first and fail afterwards, so the body decides.
         if let Some((code, message)) = error_document(&answer.body) {
             let fault = Fault::Refused { status: 200, code, message, retry_after: None };
             return Err(self.error(name, key, fault));
@@ -74,10 +74,7 @@ impl Client {
         result.map(drop).map_err(|problem| self.error(name, key, Fault::unreadable(&problem)))
     }
 
-    /// Throws away an upload's parts. One that is not there any more is no error.
-    ///
-    /// # Errors
-    /// S3's refusal.
+    /// Deletes the parts of an upload. If the upload does not exist any more, that is no error.
     pub fn abort_multipart_upload(&self, key: &str, upload: &str) -> Result<()> {
         let name = "AbortMultipartUpload";
         let action = || self.bucket.abort_multipart_upload(Some(&self.credentials), key, upload);

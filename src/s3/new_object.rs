@@ -1,13 +1,15 @@
-//! A new object under a key that nobody has: two runs that choose the same key do each other no harm.
+//! Makes a new object under a free key. Two runs that choose the same key do not harm each other.
 //!
-//! S3 has no lock. What there is: a store may refuse to replace an object (`If-None-Match: *`,
-//! <https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html>), and each object carries the id of the
-//! run that made it. So a run looks before it makes its object, asks the store to make it only if there is none, and
-//! looks again: success is an object of this run. Nothing is deleted that does not carry this run's id.
+//! S3 has no lock, but two things help. A store may refuse to replace an object (`If-None-Match: *`,
+//! <https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html>), and each object carries
+//! the id of the run that made it. So a run checks the key before it makes its object, asks the store to make
+//! it only if there is none, and checks again. Success means that the object is of this run. A run deletes
+//! only what carries its id.
 //!
-//! At a store that ignores the precondition, the later of two runs replaces the earlier one's object if it looked before
-//! that appeared. The earlier one has to look again after that. Both make an object of the same database, and so take
-//! about as long: before a run looks again, it waits as long as it took from its look to its object.
+//! Some stores ignore the precondition. There, the later of two runs can replace the object of the earlier
+//! one, if the later run checked the key before that object appeared. So the earlier run has to check again
+//! after the later one is done. Both runs back up the same database, so both take about the same time. That
+//! is why a run waits before it checks again: as long as it took from its first check to its object.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -20,13 +22,13 @@ use super::limits::Limit;
 use super::request::{describe, Body};
 use super::{Client, Head, Metadata, Part, Result, S3Error};
 
-/// The name of a run's id in its objects' metadata.
+/// The metadata name for a run's id.
 const RUN_ID: &str = "run-id";
 
-/// A run waits no longer than this before it looks again.
+/// Before a run checks again, it waits at most this long.
 const LONGEST_SETTLING: Duration = Duration::from_secs(30);
 
-/// A key, and the run that is to make its object.
+/// A key, and the run that will make the object.
 #[derive(Clone, Debug, Default)]
 pub struct Claim {
     /// The object's key.
@@ -34,26 +36,26 @@ pub struct Claim {
     run: String,
 }
 
-/// How an object was made if nothing failed.
+/// How making an object ended, if nothing failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Made {
-    /// It is there, of this run, and whole.
+    /// The object is there, it is of this run, and it is whole.
     Whole,
-    /// The key is somebody else's, and what is there was left alone.
+    /// Somebody else has the key. What is there was not touched.
     Taken,
 }
 
-/// What is to be there.
+/// The object that should be there.
 #[derive(Clone, Copy)]
 struct Wanted<'a> {
     claim: &'a Claim,
     size: u64,
-    /// Of an object of a single part, whose ETag its bytes decide.
+    /// Set if the object has a single part: the bytes of the part then decide its ETag.
     part: Option<&'a Part>,
 }
 
 impl Claim {
-    /// A key for the object of a run that begins now.
+    /// Claims a key for a run that begins now.
     pub fn new(key: &str) -> Self {
         Claim { key: key.to_owned(), run: format!("{:032x}", fastrand::u128(..)) }
     }
@@ -63,7 +65,7 @@ impl Claim {
         Claim { key: key.to_owned(), run: self.run.clone() }
     }
 
-    /// The metadata of the run's object.
+    /// The metadata of the run's object, with the run's id.
     pub(super) fn mark(&self, metadata: &Metadata) -> Metadata {
         metadata.iter().cloned().chain([(RUN_ID, self.run.clone())]).collect()
     }
@@ -74,11 +76,12 @@ impl Claim {
 }
 
 impl Client {
-    /// Stores a new object of a single part. If its key is taken, so it stays.
+    /// Stores a new object of a single part. If the key is taken, nothing changes.
     ///
     /// # Errors
-    /// S3's refusal, or other bytes in S3 than were sent; nothing of it is left then, unless the text says so. (One
-    /// exception: if S3 acknowledged the object and cannot be asked for it afterwards, a whole object stays.)
+    /// S3 refuses, or S3 has other bytes than were sent. Then nothing of the object is left, unless the error
+    /// says so. There is one exception: if S3 acknowledged the object but cannot be asked for it afterwards,
+    /// a whole object stays.
     pub fn put_new(&self, claim: &Claim, part: &Part, metadata: &Metadata) -> anyhow::Result<Made> {
         let (name, key) = ("PutObject", &claim.key);
         let metadata = claim.mark(metadata);
@@ -94,10 +97,10 @@ impl Client {
         })
     }
 
-    /// Makes a new object of `size` bytes out of an upload's parts with these ETags, in their order.
+    /// Makes a new object of `size` bytes from an upload's parts with these ETags, in this order.
     ///
     /// # Errors
-    /// As those of [`Client::put_new`].
+    /// The same as for [`Client::put_new`].
     pub(super) fn complete_new(
         &self,
         claim: &Claim,
@@ -119,7 +122,8 @@ impl Client {
         }
     }
 
-    /// `None` if the store has acknowledged the object. An earlier try may have made it, and its answer may be lost.
+    /// `None` if the store has acknowledged the object. An earlier try may have made it even if its answer
+    /// was lost.
     fn make_once(
         &self,
         limit: Limit,
@@ -128,7 +132,7 @@ impl Client {
     ) -> Result<Option<Made>> {
         let started = Instant::now();
         let look = || self.head_once(self.limits.small().within(limit), &wanted.claim.key);
-        // What is there of this run and not as it was sent, is replaced.
+        // If there is an object of this run that differs from what was sent, it is replaced.
         let only_new = match look()? {
             None => true,
             Some(found) if !wanted.claim.is_of(&found) => return Ok(Some(Made::Taken)),
@@ -153,7 +157,7 @@ impl Client {
         Ok(None)
     }
 
-    /// What the store has acknowledged has to be there.
+    /// Checks that the object is there after the store has acknowledged it.
     fn prove(&self, wanted: Wanted<'_>) -> anyhow::Result<Made> {
         let Wanted { claim, size, .. } = wanted;
         let place = self.place(&claim.key);
@@ -164,7 +168,7 @@ impl Client {
         let wrong = anyhow!("S3 stored {} bytes of {place} instead of {size}", found.size);
         match found.metadata(RUN_ID) {
             Some(_) if !claim.is_of(&found) => Ok(Made::Taken),
-            // Of this run, or in a store that keeps no metadata.
+            // Of this run, or the store keeps no metadata.
             _ if found.size == size => Ok(Made::Whole),
             Some(_) => Err(match self.delete_object(&claim.key) {
                 Ok(()) => wrong.context("the upload went wrong, and was deleted again"),
@@ -178,7 +182,7 @@ impl Client {
         }
     }
 
-    /// All tries have failed, and yet the object may be there, whole or not.
+    /// All tries have failed, but the object may still be there, whole or not.
     fn make_sure(&self, wanted: Wanted<'_>, failure: S3Error) -> anyhow::Result<Made> {
         let place = self.place(&wanted.claim.key);
         match self.head_object(&wanted.claim.key) {
@@ -197,8 +201,8 @@ impl Client {
         Err(failure.into())
     }
 
-    /// Whether the object is of this run and as it was sent, so far as S3 tells. The answer to its making was lost, or
-    /// named other bytes: so its ETag counts too.
+    /// Whether the object is of this run and as it was sent, as far as S3 shows. The answer to the request
+    /// was lost or named other bytes, so the ETag is compared too.
     fn is_whole(&self, wanted: Wanted<'_>, found: &Head) -> bool {
         let same = |part| self.check_etag("HeadObject", &wanted.claim.key, part, &found.headers).is_ok();
         wanted.claim.is_of(found) && found.size == wanted.size && wanted.part.is_none_or(same)
@@ -217,18 +221,18 @@ mod tests {
     use super::*;
     use crate::base::shutdown::Shutdown;
 
-    /// What the store does with an object that is sent.
+    /// What the store does with an object that it receives.
     #[derive(Clone, Copy, Debug, PartialEq)]
     enum Deed {
         Store,
         StoreLess,
         StoreWithoutMetadata,
         StoreLessWithoutMetadata,
-        /// And another run replaces it.
+        /// Another run then replaces the object.
         Lose,
-        /// And so there is nothing, but another run's object by now.
+        /// No object is made, but another run's object appears.
         Refuse(&'static str),
-        /// If it has a precondition.
+        /// Refuses a request that has a precondition.
         RefuseConditions,
     }
 

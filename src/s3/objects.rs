@@ -1,4 +1,4 @@
-//! Single objects: looked at, deleted.
+//! Looks at single objects and deletes them.
 
 use chrono::{DateTime, Utc};
 use ureq::http::header::CONTENT_LENGTH;
@@ -8,36 +8,33 @@ use super::limits::Limit;
 use super::request::{date, Body};
 use super::{Client, Fault, Result};
 
-/// What HEAD tells of an object.
+/// What HEAD returns for an object.
 #[derive(Clone, Debug)]
 pub struct Head {
-    /// Bytes.
+    /// The size in bytes.
     pub size: u64,
     pub(super) headers: HeaderMap,
 }
 
 impl Head {
-    /// A value of its metadata.
+    /// A value from the object's metadata.
     pub fn metadata(&self, name: &str) -> Option<&str> {
         self.headers.get(format!("x-amz-meta-{name}"))?.to_str().ok()
     }
 
-    /// What time it was at S3 when it answered, if it says so.
+    /// S3's time when it answered, if the answer contains it.
     pub fn date(&self) -> Option<DateTime<Utc>> {
         date(&self.headers)
     }
 }
 
 impl Client {
-    /// Looks at an object; `None` if there is none.
-    ///
-    /// # Errors
-    /// S3's refusal.
+    /// Looks at an object. Returns `None` if there is none.
     pub fn head_object(&self, key: &str) -> Result<Option<Head>> {
         self.retry_small(|limit| self.head_once(limit, key))
     }
 
-    /// The same with a single try.
+    /// The same, but it tries only once.
     pub(super) fn head_once(&self, limit: Limit, key: &str) -> Result<Option<Head>> {
         let name = "HeadObject";
         let action = self.bucket.head_object(Some(&self.credentials), key);
@@ -52,10 +49,7 @@ impl Client {
         }
     }
 
-    /// Deletes one object. One that is not there is no error, as in S3.
-    ///
-    /// # Errors
-    /// S3's refusal.
+    /// Deletes one object. As in S3, it is no error if the object does not exist.
     pub fn delete_object(&self, key: &str) -> Result<()> {
         let action = || self.bucket.delete_object(Some(&self.credentials), key);
         let deleted = self.retry_small(|limit| self.send(limit, "DeleteObject", key, action(), &Body::None));

@@ -17,11 +17,11 @@ pub struct Part {
     pub number: u32,
     /// The checksum of its bytes.
     pub md5: [u8; 16],
-    /// Bytes.
+    /// The length in bytes.
     pub length: u64,
-    /// Where it begins in the file.
+    /// Where the part begins in the file.
     pub offset: u64,
-    /// The file that holds it.
+    /// The file that contains the part.
     pub source: Arc<Source>,
 }
 
@@ -30,27 +30,27 @@ pub struct Part {
 pub struct Source {
     /// The file.
     pub file: File,
-    /// Where it lies, for messages.
+    /// The file's directory, for messages.
     directory: PathBuf,
-    /// Set once the log says that space cannot be given back.
+    /// Set after the log says that space cannot be freed.
     pub(crate) only_grows: AtomicBool,
 }
 
 impl Source {
-    /// A file in `directory`.
+    /// Wraps a file in `directory`.
     pub fn new(file: File, directory: PathBuf) -> Self {
         Source { file, directory, only_grows: AtomicBool::new(false) }
     }
 }
 
 impl Part {
-    /// Reads the part from its beginning; each call makes a reader of its own.
+    /// Reads the part from its beginning. Each call makes a new reader.
     pub fn reader(&self) -> impl Read + '_ {
         PartReader { part: self, position: 0 }
     }
 
-    /// Gives the part's space back; it cannot be read any more. Not every file system can, and then the file
-    /// simply grows.
+    /// Frees the part's space on the disk. The part cannot be read any more. Not every file system supports
+    /// this; if it does not, the file just grows.
     pub fn release(&self) {
         let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         if let Err(problem) = fallocate(&self.source.file, hole, self.offset, self.length) {
@@ -64,8 +64,8 @@ impl Part {
     }
 }
 
-/// Reads exactly one part. A spool that is shorter than it must be is an error: a body that just ended
-/// early would leave the HTTP client waiting for the rest.
+/// Reads exactly one part. A spool that is too short is an error. If the body just ended early, the HTTP
+/// client would wait for the rest.
 struct PartReader<'a> {
     part: &'a Part,
     position: u64,

@@ -1,4 +1,4 @@
-//! ListMultipartUploads, which rusty-s3 does not have.
+//! ListMultipartUploads, which rusty-s3 lacks.
 
 use chrono::{DateTime, Utc};
 use rusty_s3::S3Action;
@@ -8,37 +8,37 @@ use super::request::Body;
 use super::xml::{self, Element};
 use super::{Client, Fault, Result};
 
-/// An upload that was neither completed nor aborted: invisible, and billed.
+/// An upload that was neither completed nor aborted. It is invisible, and it costs money.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PendingUpload {
     /// The key that its object would have.
     pub key: String,
     /// S3's id of the upload.
     pub id: String,
-    /// When it was begun, by S3's clock.
+    /// When the upload began, by S3's clock.
     pub initiated: DateTime<Utc>,
 }
 
 #[derive(Default)]
 struct Page {
     uploads: Vec<PendingUpload>,
-    /// Key and upload id to go on behind.
+    /// The key and upload id after which the next page begins.
     next: Option<(String, String)>,
 }
 
 impl Client {
-    /// The uploads under way (or left behind) whose key begins with `prefix`
+    /// The uploads whose key begins with `prefix` and that are running or were left by a crash
     /// (<https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListMultipartUploads.html>).
     ///
     /// # Errors
-    /// S3's refusal; not every S3-compatible server has this operation.
+    /// S3 refuses. Not every S3-compatible server supports this operation.
     pub fn list_multipart_uploads(&self, prefix: &str) -> Result<Vec<PendingUpload>> {
         let name = "ListMultipartUploads";
         let mut uploads = Vec::new();
         let lost = |problem: &str| self.error(name, prefix, Fault::unreadable(problem));
         each_page(lost, |marker: Option<&(String, String)>| {
             let page = self.retry_small(|limit| {
-                // A GET of the empty key addresses the bucket; the query makes it this operation.
+                // A GET of the empty key addresses the bucket. The query makes it this operation.
                 let mut action = self.bucket.get_object(Some(&self.credentials), "");
                 action.query_mut().insert("uploads", "");
                 action.query_mut().insert("prefix", prefix.to_owned());

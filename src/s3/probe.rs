@@ -1,4 +1,4 @@
-//! Small requests that show whether larger ones would go well: for `pgkeep check`.
+//! Small requests that show whether larger ones would succeed: for `pgkeep check`.
 
 use chrono::{DateTime, Utc};
 use rusty_s3::S3Action;
@@ -8,11 +8,8 @@ use super::request::{date, Body};
 use super::{xml, Client, Fault, Metadata, Result};
 
 impl Client {
-    /// What time it is at S3, where it says so. The request is not signed: it shows that S3 can be reached, and
-    /// works with a clock that is too wrong for signatures.
-    ///
-    /// # Errors
-    /// Where S3 cannot be reached.
+    /// The time at S3, if the answer contains it. The request is not signed. It shows that S3 can be reached,
+    /// and it works even if the local clock is too wrong for signatures.
     pub fn server_time(&self) -> Result<Option<DateTime<Utc>>> {
         let request = Request::builder().method("HEAD").uri(self.bucket.base_url().as_str());
         let answer = self
@@ -22,9 +19,6 @@ impl Client {
     }
 
     /// Stores a few bytes.
-    ///
-    /// # Errors
-    /// S3's refusal.
     pub fn put_bytes(&self, key: &str, bytes: &[u8]) -> Result<()> {
         let action = || self.bucket.put_object(Some(&self.credentials), key);
         let body = Body::Bytes(bytes);
@@ -32,29 +26,23 @@ impl Client {
         self.retry_within(self.limits.upload(bytes.len() as u64), || true, put).map(drop)
     }
 
-    /// Reads an object of a few bytes of text.
-    ///
-    /// # Errors
-    /// S3's refusal.
+    /// Reads an object that is a short text.
     pub fn get_text(&self, key: &str) -> Result<String> {
         let action = || self.bucket.get_object(Some(&self.credentials), key);
         Ok(self.retry_small(|limit| self.send(limit, "GetObject", key, action(), &Body::None))?.body)
     }
 
-    /// Begins a multipart upload and gives it up.
-    ///
-    /// # Errors
-    /// S3's refusal of the one or the other.
+    /// Begins a multipart upload and aborts it.
     pub fn try_multipart_upload(&self, key: &str) -> Result<()> {
         let upload = self.create_multipart_upload(key, &Metadata::new())?;
         self.abort_multipart_upload(key, &upload)
     }
 
-    /// Whether the bucket keeps what is deleted
+    /// Whether the bucket keeps deleted objects
     /// (<https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetBucketVersioning.html>).
     ///
     /// # Errors
-    /// S3's refusal; not every S3-compatible server has this operation.
+    /// S3 refuses. Not every S3-compatible server supports this operation.
     pub fn keeps_versions(&self) -> Result<bool> {
         let status =
             self.ask_bucket("GetBucketVersioning", "versioning", "VersioningConfiguration", "Status");
@@ -65,7 +53,7 @@ impl Client {
     /// (<https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetObjectLockConfiguration.html>).
     ///
     /// # Errors
-    /// S3's refusal; not every S3-compatible server has this operation.
+    /// S3 refuses. Not every S3-compatible server supports this operation.
     pub fn locks_objects(&self) -> Result<bool> {
         let (name, root) = ("GetObjectLockConfiguration", "ObjectLockConfiguration");
         match self.ask_bucket(name, "object-lock", root, "ObjectLockEnabled") {
@@ -74,8 +62,8 @@ impl Client {
         }
     }
 
-    /// The text of an element of one of the bucket's settings, which is a document of this root: servers that
-    /// do not know the query may answer with something else.
+    /// The text of an element in one of the bucket's settings. The root of the document is checked, because a
+    /// server that does not know the query may return something else.
     fn ask_bucket(
         &self,
         name: &'static str,
@@ -84,7 +72,7 @@ impl Client {
         element: &'static str,
     ) -> Result<Option<String>> {
         let answer = self.retry_small(|limit| {
-            // A GET of the empty key addresses the bucket; the query makes it this operation.
+            // A GET of the empty key addresses the bucket. The query makes it this operation.
             let mut action = self.bucket.get_object(Some(&self.credentials), "");
             action.query_mut().insert(query, "");
             self.send(limit, name, "", action, &Body::None)

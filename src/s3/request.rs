@@ -1,4 +1,4 @@
-//! One request: signed, sent, its answer read, tried again.
+//! One request: it is signed and sent, its answer is read, and it is tried again.
 
 use std::io::Read;
 use std::time::{Duration, Instant};
@@ -18,16 +18,17 @@ use super::limits::{Limit, Limits};
 use super::{download, Client, Fault, Metadata, Part, Result, S3Config, S3Error};
 use crate::base::retry::Policy;
 
-/// How long a signature is valid. It counts from a request's beginning, and only until S3 checks it.
+/// How long a signature is valid. The time counts from the beginning of a request until S3 checks the
+/// signature.
 const SIGNATURE_VALIDITY: Duration = Duration::from_secs(3600);
-/// For a connection, and for a name's resolution.
+/// For a connection, and also for resolving a name.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// From this size on S3 is asked whether it takes a body before it is sent: a refusal that arrives while
-/// a body is on its way is lost with the connection.
+/// From this size on, S3 is asked whether it takes a body before the body is sent. If a refusal arrives while
+/// a body is being sent, the refusal is lost with the connection.
 const EXPECT_FROM: u64 = 64 * 1024;
-/// A listing of 1,000 keys of 1,024 bytes fits several times over.
+/// Several times the size of a listing of 1,000 keys with 1,024 bytes each.
 const LONGEST_ANSWER: u64 = 8 << 20;
-/// An error document has a few hundred bytes; a proxy's page that is longer says nothing more.
+/// An error document has a few hundred bytes. A longer page of a proxy says nothing more.
 const LONGEST_REFUSAL: u64 = 64 << 10;
 
 pub(super) const RETRIES: Policy =
@@ -52,11 +53,11 @@ pub(super) fn agent(config: &S3Config) -> Agent {
     Agent::config_builder()
         .tls_config(TlsConfig::builder().root_certs(roots).build())
         .http_status_as_error(false)
-        // A redirected PUT cannot be replayed, and a signature is for one host.
+        // A redirected PUT cannot be sent again, and a signature is for one host.
         .max_redirects(0)
         .timeout_resolve(Some(CONNECT_TIMEOUT))
         .timeout_connect(Some(CONNECT_TIMEOUT))
-        // A download's next ranges take the connections of those before.
+        // A download's next ranges reuse the connections of earlier ranges.
         .max_idle_connections(download::AT_ONCE)
         .max_idle_connections_per_host(download::AT_ONCE)
         .user_agent(concat!("pgkeep/", env!("CARGO_PKG_VERSION")))
@@ -69,8 +70,7 @@ impl Client {
         self.retries.run(|wait| self.shutdown.sleep_unless_forced(wait), attempt)
     }
 
-    /// Signs and sends one request, and reads the answer to its end, so that the connection can be used
-    /// again.
+    /// Signs and sends one request, and reads the answer to its end, so that the connection can be reused.
     pub(super) fn send<'a, A: S3Action<'a>>(
         &self,
         limit: Limit,
@@ -85,8 +85,8 @@ impl Client {
         Ok(Answer { headers: answer.headers().clone(), body: String::from_utf8_lossy(&text).into_owned() })
     }
 
-    /// Signs and sends one request; the answer is a success, and its body is yet to be read: whoever does that has to
-    /// see to it that it ends.
+    /// Signs and sends one request, and returns an answer that is a success. The body is not yet read.
+    /// Whoever reads it has to make sure that it ends.
     pub(super) fn request<'a, A: S3Action<'a>>(
         &self,
         operation: &'static str,
@@ -97,7 +97,7 @@ impl Client {
         self.exchange(self.limits.download(), operation, key, action, body)
     }
 
-    /// The action's own headers are signed.
+    /// Sends a request. Only the action's own headers are signed.
     fn exchange<'a, A: S3Action<'a>>(
         &self,
         limit: Limit,
@@ -114,7 +114,7 @@ impl Client {
         let mut request = Request::builder().method(A::METHOD.to_str());
         if let Some(md5) = md5 {
             action.headers_mut().insert("content-md5", BASE64_STANDARD.encode(md5));
-            // Without a given length the body would be sent in chunks, which S3 does not take.
+            // If no length is given, the body is sent in chunks, and S3 does not accept those.
             request = request.header(CONTENT_LENGTH, length);
         }
         for (name, value) in action.headers_mut().iter() {
@@ -143,7 +143,8 @@ impl Client {
         Ok(answer)
     }
 
-    /// What there is of a refusal's text. It may break off or trickle: the status says enough.
+    /// Reads what there is of a refusal's text. It may break off or come very slowly, but the status says
+    /// enough.
     fn read_refusal(&self, answer: &mut Response<ureq::Body>) -> String {
         let started = Instant::now();
         let mut reader = answer.body_mut().as_reader().take(LONGEST_REFUSAL);
@@ -175,7 +176,7 @@ impl Client {
     }
 
     /// The ETag of an unencrypted object or part is its MD5
-    /// (<https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html>): where it can be compared, it is.
+    /// (<https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html>). If it can be compared, it is.
     pub(super) fn check_etag(
         &self,
         operation: &'static str,
@@ -203,11 +204,12 @@ impl Client {
         S3Error { operation, place: self.place(key), fault: fault.presentable(&self.redactor) }
     }
 
-    /// Says what happened on the way, and where to. The signed URL must not get into the text.
+    /// Says what happened on the way, and where to. The signed URL must not appear in the text.
     pub(super) fn transport_fault(&self, problem: &ureq::Error) -> Fault {
         use std::io::ErrorKind;
         let (what, transient) = match problem {
-            // rustls reports a certificate that it does not trust as invalid data: no try will change it.
+            // rustls reports a certificate that it does not trust as invalid data. No other try can change
+            // that.
             ureq::Error::Io(problem) if problem.kind() == ErrorKind::InvalidData => {
                 let remedy = "S3_CA_FILE names the certificate of a private authority";
                 (format!("no trusted connection: {problem}; {remedy}"), false)
@@ -230,13 +232,13 @@ impl Client {
     }
 }
 
-/// What time it is at S3, by the headers of an answer.
+/// The time at S3, from the headers of an answer.
 pub(super) fn date(headers: &HeaderMap) -> Option<DateTime<Utc>> {
     let date = headers.get(DATE)?.to_str().ok()?;
     Some(DateTime::parse_from_rfc2822(date).ok()?.to_utc())
 }
 
-/// Adds the metadata to a request that makes an object. A header is printable ASCII, and its signature is of
+/// Adds the metadata to a request that makes an object. A header is printable ASCII, and its signature needs
 /// single spaces
 /// (<https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html>).
 pub(super) fn describe<'a>(action: &mut impl S3Action<'a>, metadata: &Metadata) {

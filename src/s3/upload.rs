@@ -1,4 +1,4 @@
-//! An object in parts, uploaded while it is still being made.
+//! Uploads an object in parts while it is still being made.
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,28 +18,28 @@ use crate::base::shutdown::Shutdown;
 const MOST_PARTS: u64 = 10_000;
 const LARGEST_PART: u64 = 5 << 30;
 const SMALLEST_PART: u64 = 16 << 20;
-/// A database's dump may be larger than the database: indexes go, but text takes more room.
+/// A dump may be larger than its database: it has no indexes, but text takes more room.
 const GROWTH: u64 = 4;
 
-/// How often who waits looks for a forced stop, or for a failure elsewhere.
+/// How often a waiting thread checks for a forced stop, or for a failure elsewhere.
 const TICK: Duration = Duration::from_millis(100);
-/// After a forced stop, a part under way has this long to be given up before the upload is aborted anyway.
+/// After a forced stop, a part that is being sent has this long to end. Then the upload is aborted anyway.
 const FORCED_PATIENCE: Duration = Duration::from_millis(500);
 
-/// The size of all parts but the last: a compressed dump of four times the database's size has to fit
-/// 10,000 of them.
+/// The size of all parts but the last. A compressed dump of four times the database's size has to fit into
+/// 10,000 parts.
 pub fn part_size(database_size: u64) -> u64 {
     let needed = database_size.saturating_mul(GROWTH).div_ceil(MOST_PARTS);
     needed.clamp(SMALLEST_PART, LARGEST_PART).next_multiple_of(1 << 20)
 }
 
-/// An upload under way. It ends by [`Upload::commit`] or [`Upload::abort`], and dropping it aborts too:
-/// whatever happens, nothing invisible stays behind.
+/// A running upload. [`Upload::commit`] or [`Upload::abort`] ends it, and dropping it aborts it too. So
+/// whatever happens, nothing invisible stays in the bucket.
 pub struct Upload {
     client: Client,
     shared: Arc<Shared>,
     full: Option<Sender<Part>>,
-    /// Of each thread, at its end.
+    /// Each thread sends its result here when it ends.
     done: Receiver<Result<Vec<(u32, String)>>>,
     threads: usize,
     shutdown: Shutdown,
@@ -52,7 +52,7 @@ struct Shared {
     metadata: Metadata,
     /// S3's id; set with the first part.
     id: OnceLock<String>,
-    /// Held by the thread that asks for the id.
+    /// Locked by the thread that asks for the id.
     beginning: Mutex<()>,
     cancelled: AtomicBool,
     /// Bytes that S3 has acknowledged.
@@ -60,11 +60,8 @@ struct Shared {
 }
 
 impl Upload {
-    /// Waits for parts, on `concurrency` threads. S3 hears of it with the first part; `acknowledged` counts
-    /// the bytes that arrived.
-    ///
-    /// # Errors
-    /// Where a thread cannot be started.
+    /// Starts `concurrency` threads that wait for parts. S3 learns of the upload with the first part.
+    /// `acknowledged` counts the bytes that arrived.
     pub fn start(
         client: &Client,
         claim: &Claim,
@@ -74,7 +71,7 @@ impl Upload {
         shutdown: &Shutdown,
     ) -> Result<Self> {
         let (full, parts) = mpsc::channel();
-        // Held by the threads alone: when they are gone, no part is taken any more.
+        // Only the threads hold this. When they are gone, no part is accepted any more.
         let parts = Arc::new(Mutex::new(parts));
         let (result, done) = mpsc::channel();
         let shared = Shared { claim: claim.clone(), metadata, acknowledged, ..Shared::default() };
@@ -85,10 +82,10 @@ impl Upload {
             thread::Builder::new().name("upload".into()).spawn(move || {
                 let uploaded = upload_parts(&client, &shared, &parts);
                 if uploaded.is_err() {
-                    // The others need not go on.
+                    // The other threads need not go on.
                     shared.cancelled.store(true, Ordering::Relaxed);
                 }
-                // Nobody listens any more where the upload was given up.
+                // If the upload was given up, nobody listens any more.
                 let _ = result.send(uploaded);
             })?;
         }
@@ -103,22 +100,22 @@ impl Upload {
         })
     }
 
-    /// Where full parts go.
+    /// The channel for full parts.
     pub fn parts(&self) -> Sender<Part> {
         self.full.clone().expect("the upload has not ended")
     }
 
-    /// Uploads the last part and makes the object appear. Call it only with a backup that is proven whole. If its key is
-    /// taken by then, nothing of the upload is left: S3 wants the key when an upload begins, and gives its parts to no
-    /// other.
+    /// Uploads the last part and makes the object appear. Call it only with a backup that is proven whole. If
+    /// the key is taken by then, nothing of the upload is left: S3 fixes the key when an upload begins, so
+    /// the parts cannot be used under another key.
     ///
     /// # Errors
-    /// S3's refusal of a part or of the whole; nothing of it is left then.
+    /// S3 refuses a part or the whole object. Nothing of it is left then.
     pub fn commit(mut self, last: Part) -> Result<Made> {
         let full = self.full.take().expect("the upload has not ended");
         let parts = if last.length > 0 { last.number } else { last.number - 1 };
         if last.length > 0 && full.send(last).is_err() {
-            // All threads have ended: a result below says why.
+            // All threads have ended. A result below says why.
         }
         drop(full);
         let mut etags = self.wait(None)?;
@@ -132,7 +129,7 @@ impl Upload {
         Ok(made)
     }
 
-    /// Gives the upload up, and answers why it had failed by itself, if it had.
+    /// Gives the upload up. If it had already failed by itself, returns the reason.
     pub fn abort(mut self) -> Option<Error> {
         self.give_up()
     }
@@ -141,7 +138,8 @@ impl Upload {
         self.ended = true;
         self.shared.cancelled.store(true, Ordering::Relaxed);
         self.full = None;
-        // A part that arrives after the abort would stay behind: wait for the threads, unless in a hurry.
+        // A part that arrives after the abort would stay in the bucket. So wait for the threads, unless in a
+        // hurry.
         let failure = self.wait(Some(FORCED_PATIENCE)).err();
         if let Some(id) = self.shared.id.get() {
             if let Err(error) = self.client.abort_multipart_upload(&self.shared.claim.key, id) {
@@ -151,8 +149,8 @@ impl Upload {
         failure
     }
 
-    /// Waits for the threads' end; after a forced stop only for `patience` more. Answers with numbers and
-    /// ETags of the parts, or with the first failure.
+    /// Waits until the threads end; after a forced stop, only for `patience` more. Returns the numbers and
+    /// ETags of the parts, or the first failure.
     fn wait(&self, patience: Option<Duration>) -> Result<Vec<(u32, String)>> {
         let mut forced_since = None;
         let mut all = Ok(Vec::new());
@@ -196,8 +194,8 @@ impl Drop for Upload {
     }
 }
 
-/// Uploads what comes, until there is no more or the upload is given up; answers with the numbers and ETags
-/// of its parts.
+/// Uploads parts until there are no more or the upload is given up. Returns the numbers and ETags of its
+/// parts.
 fn upload_parts(
     client: &Client,
     shared: &Shared,
@@ -227,8 +225,8 @@ fn upload_parts(
 }
 
 impl Shared {
-    /// The upload's id; S3 is asked for it once. None where the upload was given up, also because S3 refused
-    /// to begin it: who waited meanwhile need not ask again.
+    /// The upload's id. S3 is asked for it only once. None if the upload was given up, for example because S3
+    /// refused to begin it. Threads that waited meanwhile do not ask again.
     fn id(&self, client: &Client) -> Result<Option<&str>> {
         let _one_at_a_time = self.beginning.lock().unwrap_or_else(PoisonError::into_inner);
         if self.id.get().is_none() && !self.cancelled.load(Ordering::Relaxed) {

@@ -1,7 +1,8 @@
-//! S3's answers, read into a small tree of elements.
+//! Reads S3's answers into a small tree of elements.
 //!
-//! Namespaces and attributes mean nothing here: stores write the namespace in several ways or not at all. Time and memory
-//! are bounded by the text's length, whatever is in it, and a document type (whose entities grow) is refused.
+//! Namespaces and attributes are ignored: some stores write the namespace in other ways or not at all. The
+//! length of the text limits time and memory, whatever the text contains. A document type is refused, because
+//! its entities can grow.
 
 use std::borrow::Cow;
 
@@ -9,13 +10,13 @@ use xmlparser::{ElementEnd, Token, Tokenizer, XmlCharExt};
 
 /// S3's own answers are five elements deep.
 const DEEPEST: usize = 16;
-/// A page of a listing has at most ten thousand.
+/// A page of a listing has at most ten thousand elements.
 const MOST_ELEMENTS: usize = 100_000;
 
-/// Bytes between the ampersand and the semicolon: `#x10FFFF`, and zeros before it.
+/// Bytes between the ampersand and the semicolon: `#x10FFFF`, and zeros in front.
 const LONGEST_REFERENCE: usize = 16;
 
-/// An element: its name without a prefix, its text, what is in it.
+/// An element: its name without a prefix, its text, and its children.
 #[derive(Debug, Default)]
 pub(super) struct Element {
     pub name: String,
@@ -23,9 +24,9 @@ pub(super) struct Element {
     children: Vec<Element>,
 }
 
-/// Reads a document; the root's element, or what is wrong with it.
+/// Reads a document. Returns the root element, or what is wrong with the document.
 pub(super) fn parse(text: &str) -> Result<Element, String> {
-    // Some servers send white space while they work, and some put into a key's place what XML cannot have.
+    // Some servers send white space while they work. Some put characters into a key that XML does not allow.
     let text = text.trim_start().replace(|c: char| !c.is_xml_char(), "\u{fffd}");
     let mut root = None;
     let mut open: Vec<Element> = Vec::new();
@@ -68,7 +69,7 @@ pub(super) fn parse(text: &str) -> Result<Element, String> {
 }
 
 impl Element {
-    /// The element itself if this is its name.
+    /// Returns the element itself if it has this name.
     pub fn named(self, name: &str) -> Result<Self, String> {
         if self.name == name {
             Ok(self)
@@ -77,18 +78,19 @@ impl Element {
         }
     }
 
-    /// The children of this name.
+    /// The children with this name.
     pub fn all(&self, name: &'static str) -> impl Iterator<Item = &Element> {
         self.children.iter().filter(move |child| child.name == name)
     }
 
-    /// The text of the first child of this name, if there is one that is not empty.
+    /// The text of the first child with this name, if it is there and not empty.
     pub fn text_of(&self, name: &'static str) -> Option<&str> {
         self.all(name).next().map(|child| child.text.as_str()).filter(|text| !text.is_empty())
     }
 }
 
-/// Resolves references. One to a character that XML cannot have is kept as a character that is in no key of ours.
+/// Resolves references. A reference to a character that XML does not allow becomes a character that is in
+/// none of our keys.
 fn unescape(text: &str) -> Cow<'_, str> {
     if !text.contains('&') {
         return text.into();
@@ -97,7 +99,8 @@ fn unescape(text: &str) -> Cow<'_, str> {
     let mut rest = text;
     while let Some((before, behind)) = rest.split_once('&') {
         plain += before;
-        // No reference is longer; each is looked for at its place alone, or many would take long.
+        // No reference is longer. The search for its end is limited too, otherwise many references would take
+        // long.
         let end = behind.bytes().take(LONGEST_REFERENCE).position(|byte| byte == b';');
         let reference = end.and_then(|end| Some((character(&behind[..end])?, &behind[end + 1..])));
         match reference {
@@ -114,7 +117,7 @@ fn unescape(text: &str) -> Cow<'_, str> {
     (plain + rest).into()
 }
 
-/// What a reference of this name means; none if it is not XML's own.
+/// The character that a reference with this name means. None if the name is not one of XML's own.
 fn character(name: &str) -> Option<char> {
     Some(match name {
         "amp" => '&',
@@ -200,7 +203,7 @@ mod tests {
         ] {
             let started = Instant::now();
             assert_eq!(parse(&text).is_ok(), good, "{}", &text[..40]);
-            // Tens of milliseconds where the machine is free and the compiler has optimized.
+            // Takes tens of milliseconds if the machine is free and the code is optimized.
             assert!(started.elapsed() < Duration::from_secs(30), "{} {:?}", &text[..40], started.elapsed());
         }
     }

@@ -1,4 +1,4 @@
-//! The next fire time, and what becomes of it when time passes or the clock is set.
+//! The next fire time, and what happens to it when time passes or somebody sets the clock.
 
 use anyhow::{Context, Result};
 use chrono::{DateTime, TimeDelta, TimeZone, Utc};
@@ -6,30 +6,30 @@ use log::warn;
 
 use crate::schedule::Schedule;
 
-/// A clock that is set back by less repeats times whose backups were made; set back by more, it was wrong
-/// before, and what it said does not count. cron(8) draws the line at the same place.
+/// If a clock is set back by less than this, the repeated times are skipped: their backups exist. If it is
+/// set back by more, it was wrong before, and its earlier times do not count. cron(8) uses the same limit.
 const LARGE_JUMP: TimeDelta = TimeDelta::hours(3);
 
-/// Skipped fire times that are listed at most. A host without a clock battery starts in 1970 and jumps to
-/// today when it reaches a time server. Walking through every minute in between would take minutes without
-/// a sign of life.
+/// At most this many skipped fire times are listed. A host without a clock battery starts in 1970 and jumps
+/// to today when it reaches a time server. Going through every minute in between would take minutes without a
+/// sign of life.
 const MOST_LISTED: usize = 1000;
 
 /// Fire times that passed without a run.
 #[derive(Debug, Default, PartialEq)]
 pub struct Skipped {
-    /// The first of them, in order.
+    /// The first skipped times, in order.
     pub times: Vec<DateTime<Utc>>,
-    /// There were more than are listed.
+    /// Whether there were more than are listed.
     pub more: bool,
 }
 
-/// The next fire time, and what the clock said when it was last looked at.
+/// The next fire time, and the clock's time at the last look.
 pub struct Agenda<'a, Z> {
     schedule: &'a Schedule,
     zone: &'a Z,
     next: DateTime<Utc>,
-    /// No fire time up to this one is due any more.
+    /// All fire times up to this one are done.
     done: DateTime<Utc>,
 }
 
@@ -37,7 +37,7 @@ impl<'a, Z: TimeZone> Agenda<'a, Z> {
     /// Begins at `now`.
     ///
     /// # Errors
-    /// Where the schedule has no fire time left, here and below.
+    /// The schedule has no fire time left. The same holds for the methods below.
     pub fn new(schedule: &'a Schedule, zone: &'a Z, now: DateTime<Utc>) -> Result<Self> {
         let mut agenda = Agenda { schedule, zone, next: now, done: now };
         agenda.next = agenda.after(now)?;
@@ -49,7 +49,7 @@ impl<'a, Z: TimeZone> Agenda<'a, Z> {
         self.next
     }
 
-    /// Notices a clock that was set far back: what was planned by the wrong time is planned anew.
+    /// Notices if the clock was set back far. The plan was made by the wrong time, so it is made again.
     pub fn check_clock(&mut self, now: DateTime<Utc>) -> Result<()> {
         if now < self.done - LARGE_JUMP {
             warn!("the clock went back from {} to {now}: planning anew", self.done);
@@ -61,15 +61,15 @@ impl<'a, Z: TimeZone> Agenda<'a, Z> {
         Ok(())
     }
 
-    /// Goes on after the run for `next`; returns the fire times that passed meanwhile. A clock that was
-    /// set back a little during the run does not repeat `next`.
+    /// Goes on after the run for `next`. Returns the fire times that passed meanwhile. If the clock was set
+    /// back a little during the run, `next` is not repeated.
     pub fn advance(&mut self, now: DateTime<Utc>) -> Result<Skipped> {
         self.done = self.next;
         self.next = self.after(self.done)?;
         self.pass(now)
     }
 
-    /// Goes on to the first fire time that is still ahead; returns those that passed.
+    /// Goes on to the first fire time in the future. Returns the times that passed.
     pub fn pass(&mut self, now: DateTime<Utc>) -> Result<Skipped> {
         let mut skipped = Skipped::default();
         while self.next <= now {

@@ -1,9 +1,9 @@
 //! One field of a crontab(5) expression → the numbers that it names.
 
-/// What one of the five fields may say.
+/// What one of the five fields may contain.
 pub struct FieldKind {
     name: &'static str,
-    /// What `*` covers, in words.
+    /// What `*` means, in words.
     whole: &'static str,
     /// The smallest number.
     pub first: u32,
@@ -29,7 +29,7 @@ pub const MONTH: FieldKind = FieldKind {
     star_last: 12,
     names: &["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"],
 };
-/// Sunday is 0 and 7, so `*` needs no 7.
+/// Sunday is 0 and 7, so `*` does not need 7.
 pub const WEEKDAY: FieldKind = FieldKind {
     name: "day of week",
     whole: "a week",
@@ -39,26 +39,26 @@ pub const WEEKDAY: FieldKind = FieldKind {
     names: &["sun", "mon", "tue", "wed", "thu", "fri", "sat"],
 };
 
-/// The kinds in the order in which an expression has them.
+/// The kinds, in the order of an expression.
 pub const KINDS: [FieldKind; 5] = [MINUTE, HOUR, DAY, MONTH, WEEKDAY];
 
-/// The five fields of an expression, if it has five.
+/// The five fields of an expression, if it has exactly five.
 pub fn five(expression: &str) -> Option<[&str; 5]> {
     expression.split_ascii_whitespace().collect::<Vec<_>>().try_into().ok()
 }
 
 /// One item of a field's list: a number, a range, or either with a step.
 pub struct Item {
-    /// The number that it begins with.
+    /// The number that the item begins with.
     pub first: u32,
     last: u32,
-    /// 1 if it has none.
+    /// 1 if the item has no step.
     pub step: u32,
 }
 
 impl Item {
-    /// A step behind which no second number is left. Whoever writes a step wants several numbers, so this
-    /// is a mistake: `*/90` minutes is not every 90 minutes, but once an hour.
+    /// Whether the step leaves no second number. Somebody who writes a step wants several numbers, so this is
+    /// a mistake: `*/90` minutes is not every 90 minutes, but once an hour.
     pub fn step_is_too_large(&self) -> bool {
         self.step > 1 && self.step > self.last - self.first
     }
@@ -119,7 +119,7 @@ impl FieldKind {
     fn range(&self, field: &str, first: &str, last: &str) -> Result<(u32, u32), String> {
         let low = self.number(field, first)?;
         let mut high = self.number(field, last)?;
-        // FRI-SUN: as the end of a range, Sunday by name is 7.
+        // FRI-SUN: at the end of a range, Sunday by name is 7.
         if self.last == 7 && high == 0 && low > 0 && last.eq_ignore_ascii_case("sun") {
             high = 7;
         }
@@ -129,12 +129,12 @@ impl FieldKind {
         Ok((low, high))
     }
 
-    /// A number, or a name that stands for one; `field` is what it is part of.
+    /// A number, or a name for one. `field` is the whole field.
     pub fn number(&self, field: &str, text: &str) -> Result<u32, String> {
         if let Some(at) = self.names.iter().position(|name| name.eq_ignore_ascii_case(text)) {
             return Ok(self.first + at as u32);
         }
-        // `+5` would parse as a number.
+        // `+5` would be parsed as a number.
         let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         let number = text.parse().ok().filter(|number| digits && (self.first..=self.last).contains(number));
         number.ok_or_else(|| {

@@ -1,10 +1,10 @@
 //! crontab(5) in a time zone → the next instant. Pure: the clock is an argument.
 //!
-//! The `cron` crate finds matching wall-clock times; this room translates crontab(5) for it, and wall-clock
-//! times into instants. A clock change is where schedulers lose or double a night, so the rule is explicit:
-//! a wall-clock time that the clock skips fires when the gap ends as much later as it was meant (02:30
-//! becomes 03:30), and one that comes twice fires the first time. Only an expression that names every hour
-//! follows the passing of time instead, and fires in both passes of a repeated hour, as cron(8) does.
+//! The `cron` crate finds matching wall-clock times. This folder translates crontab(5) for it, and wall-clock
+//! times into instants. Schedulers often lose or double a night at a clock change, so the rule is explicit.
+//! If the clock skips a wall-clock time, it fires later by the length of the gap (02:30 becomes 03:30). If a
+//! time comes twice, it fires the first time. Only an expression that names every hour follows the passing of
+//! time instead, and fires in both passes of a repeated hour, as cron(8) does.
 
 mod agenda;
 mod fields;
@@ -19,7 +19,7 @@ pub use self::agenda::{Agenda, Skipped};
 use self::fields::{DAY, HOUR, MINUTE, MONTH, WEEKDAY};
 use crate::base::units;
 
-/// A schedule as it was written, and what it means.
+/// A schedule as it was written, and its meaning.
 #[derive(Clone, Debug)]
 pub struct Interval {
     /// The crontab(5) expression.
@@ -31,7 +31,7 @@ pub struct Interval {
 /// A crontab(5) expression: five fields or one of the `@` names.
 #[derive(Clone, Debug)]
 pub struct Schedule {
-    /// One of wall-clock times, or two that are ORed: see [`Schedule::parse`].
+    /// One schedule of wall-clock times, or two that are ORed: see [`Schedule::parse`].
     clocks: Vec<cron::Schedule>,
     every_hour: bool,
     warning: Option<String>,
@@ -50,8 +50,8 @@ const ALIASES: [(&str, &str); 7] = [
 impl Schedule {
     /// Reads an expression.
     ///
-    /// When day of month and day of week are both restricted (neither begins with `*`), a day that
-    /// matches either of them fires: crontab(5). The `cron` crate ANDs them, so the OR is two schedules.
+    /// If day of month and day of week are both restricted (neither begins with `*`), a day that matches
+    /// either of them fires: crontab(5). The `cron` crate ANDs them, so the OR needs two schedules.
     ///
     /// # Errors
     /// A sentence that says what is wrong, and what to write instead if there is something.
@@ -60,12 +60,12 @@ impl Schedule {
         Self::read(expression).map_err(|problem| refusals::explain(expression, problem))
     }
 
-    /// A question to whoever wrote the expression, if it is right but hardly what was meant.
+    /// A question to the user, if the expression is valid but probably not what was meant.
     pub fn warning(&self) -> Option<&str> {
         self.warning.as_deref()
     }
 
-    /// Reads crontab(5) and nothing else; the error does not know of other dialects.
+    /// Reads only crontab(5). The error does not know other dialects.
     fn read(expression: &str) -> Result<Self, String> {
         let expression = if expression.starts_with('@') {
             let alias = ALIASES.iter().find(|(alias, _)| alias.eq_ignore_ascii_case(expression));
@@ -110,11 +110,11 @@ impl Schedule {
         }
     }
 
-    /// The first instant after `after` at which the schedule fires in `zone`; `None` when there is none
-    /// up to the end of the year 2100, where the `cron` crate ends.
+    /// The first instant after `after` at which the schedule fires in `zone`. `None` if there is none until
+    /// the end of the year 2100, where the `cron` crate ends.
     pub fn next<Z: TimeZone>(&self, after: DateTime<Utc>, zone: &Z) -> Option<DateTime<Z>> {
         let after = after.naive_utc();
-        // The smallest offset around here: earlier wall-clock times cannot fire any more.
+        // The smallest offset near this time: earlier wall-clock times cannot fire any more.
         let around = [after - Days::new(1), after, after + Days::new(1)];
         let mut wall = after + around.map(|instant| offset(zone, instant)).into_iter().min()?;
         // `wall` itself may fire.
@@ -134,15 +134,17 @@ impl Schedule {
         best.map(|instant| zone.from_utc_datetime(&instant))
     }
 
-    /// The next `count` instants after `after`, or fewer where there are no more.
+    /// The next `count` instants after `after`, or fewer if there are no more.
     pub fn fires<Z: TimeZone>(&self, after: DateTime<Utc>, zone: &Z, count: usize) -> Vec<DateTime<Utc>> {
         let next = |after: DateTime<Utc>| self.next(after, zone).map(|fire| fire.to_utc());
         std::iter::successors(next(after), |fire| next(*fire)).take(count).collect()
     }
 
-    /// The last fire time up to `now`, and the one before it; `None` when the last sixty years had no two.
+    /// The last fire time up to `now`, and the one before it. `None` if there were not two in the last sixty
+    /// years.
     pub fn past<Z: TimeZone>(&self, now: DateTime<Utc>, zone: &Z) -> Option<[DateTime<Utc>; 2]> {
-        // Forward from ever earlier, so that there is one way only to read a clock change.
+        // Goes forward from earlier and earlier starts, so that only one function has to handle clock
+        // changes.
         let mut reach = TimeDelta::hours(1);
         while reach < TimeDelta::days(60 * 366) {
             let mut at = now - reach;
@@ -159,7 +161,8 @@ impl Schedule {
         None
     }
 
-    /// The fire time before last, if `newest` is older: one backup that is missing can still be made good.
+    /// The fire time before last, if `newest` is older. If only one backup is missing, the next one can still
+    /// make up for it.
     pub fn missed_twice<Z: TimeZone>(
         &self,
         newest: DateTime<Utc>,
@@ -170,14 +173,15 @@ impl Schedule {
     }
 
     fn next_wall(&self, after: NaiveDateTime) -> Option<NaiveDateTime> {
-        // The crate is asked in UTC, which has no clock changes to get wrong.
+        // The crate is asked in UTC, which has no clock changes.
         let next = |clock: &cron::Schedule| clock.after(&after.and_utc()).next();
         self.clocks.iter().filter_map(next).min().map(|instant| instant.naive_utc())
     }
 }
 
-/// A question, if an expression that leaves out hours or days fires in most minutes of the others. `* 3 * * *`
-/// fires in each minute from 3 to 4, and most who write it mean "at 3". Nobody writes `*/2` by mistake.
+/// A question, if an expression leaves out hours or days but fires in most minutes of the others. `* 3 * * *`
+/// fires in each minute from 3 to 4, and most people who write it mean "at 3". Nobody writes `*/2` by
+/// mistake.
 fn warning(fields: [&str; 5], minutes: &[u32], hours: &[u32]) -> Option<String> {
     if minutes.len() <= 30 {
         return None;
@@ -194,9 +198,9 @@ fn offset<Z: TimeZone>(zone: &Z, instant: NaiveDateTime) -> TimeDelta {
     TimeDelta::seconds(offset.local_minus_utc().into())
 }
 
-/// When a wall-clock time happens: once, or twice where the clock was set back. `before` and `behind` are
-/// the offsets a day before and a day behind it. In a gap, which has no such time, the offset before it
-/// counts on.
+/// When a wall-clock time happens: once, or twice if the clock was set back. `before` and `behind` are the
+/// offsets one day before and one day after it. In a gap, which has no such time, the offset before the gap
+/// still counts.
 fn instants<Z: TimeZone>(
     zone: &Z,
     wall: NaiveDateTime,

@@ -1,13 +1,13 @@
-//! "Every 90 minutes" → the expressions that come nearest.
+//! "Every 90 minutes" → the nearest expressions.
 
 const HOUR: u64 = 60;
 const DAY: u64 = 24 * HOUR;
 const WEEK: u64 = 7 * DAY;
-/// As `@every 720h` means it.
+/// A month in the sense of `@every 720h`.
 const MONTH: u64 = 30 * DAY;
 
-/// The periods in minutes that one expression can keep. Steps begin anew with each hour and each day: of minutes
-/// only the divisors of 60 are evenly spaced, of hours only those of 24.
+/// The periods in minutes that one expression can keep. Steps start again with each hour and each day, so
+/// only the divisors of 60 are evenly spaced for minutes, and only those of 24 for hours.
 const EVEN: [u64; 21] = [
     1,
     2,
@@ -32,12 +32,12 @@ const EVEN: [u64; 21] = [
     MONTH,
 ];
 
-/// The three fields behind the hour, if every day is meant.
+/// The three fields after the hour that mean every day.
 pub const EVERY_DAY: &str = "* * *";
 
-/// A clause that names the expression which fires every `seconds`, or else its neighbours on both sides;
-/// `asked` is that period as the user wrote it. From an hour on they fire at the minute `minute`; `days` are
-/// the fields behind the hour.
+/// A clause that names the expression which fires every `seconds`, or its neighbours on both sides. `asked`
+/// is the period as the user wrote it. If the period is an hour or longer, the expressions fire at the minute
+/// `minute`. `days` are the fields after the hour.
 pub fn nearest(asked: &str, seconds: u64, minute: &str, days: &str) -> String {
     let longest = if days == EVERY_DAY { MONTH } else { DAY };
     let periods = || EVEN.into_iter().filter(|period| *period <= longest);
@@ -77,7 +77,7 @@ fn name(period: u64) -> String {
     }
 }
 
-/// The seconds of a length of time as Go and systemd write it: `6h`, `1h30m`, `1d`.
+/// The seconds in a length of time as Go and systemd write it: `6h`, `1h30m`, `1d`.
 pub fn seconds(text: &str) -> Option<u64> {
     let mut rest = text;
     let mut total: u64 = 0;

@@ -1,18 +1,19 @@
 //! Why an expression is refused, and what to write instead.
 //!
 //! Expressions are copied from other schedulers, which have their own dialects. Each rule below knows one
-//! thing that crontab(5) lacks, and what to write without it. The rules are applied one after the other,
-//! because `CRON_TZ=UTC 0 0 3 ? * *` needs three of them. Text between backticks in a refusal is there to be
-//! copied, and all of it parses.
+//! thing that crontab(5) lacks, and how to write the expression without it. The rules are applied one after
+//! the other: `CRON_TZ=UTC 0 0 3 ? * *` needs three of them. Users copy the text between backticks in a
+//! refusal, so all of it can be parsed.
 
 use crate::schedule::fields::{five, KINDS, MINUTE, WEEKDAY};
 use crate::schedule::periods::{self, EVERY_DAY};
 use crate::schedule::{Schedule, ALIASES};
 
-/// Positions of fields that some rules are about.
+/// The positions of fields that some rules are about.
 const DAY_AT: usize = 2;
 const WEEKDAY_AT: usize = 4;
-/// What to write for Jenkins' `H`: a minute at which not everybody starts something, at night, on the first day.
+/// What to write for Jenkins' `H`: a minute at which not everybody starts something, at night, on the first
+/// day.
 const CHOSEN: [&str; 5] = ["17", "3", "1", "1", "0"];
 
 /// What one rule found.
@@ -25,7 +26,7 @@ struct Finding {
 
 type Rule = fn(&str) -> Option<Finding>;
 
-/// Every rewriting takes away what its rule looks for, so that applying them has an end.
+/// Every change removes what its rule looks for, so applying the rules ends.
 const RULES: [Rule; 12] = [
     time_zone,
     reboot,
@@ -114,7 +115,7 @@ fn more_than_five_fields(text: &str) -> Option<Finding> {
     };
     let mut five = five.to_vec();
     let weekday = five[WEEKDAY_AT];
-    // The user or the command of a crontab's line is no day of the week.
+    // The user or command in a line of a crontab is not a day of the week.
     if WEEKDAY.parse(weekday).is_err() && !weekday.contains(['?', 'L', '#', '/']) {
         return None;
     }
@@ -124,7 +125,7 @@ fn more_than_five_fields(text: &str) -> Option<Finding> {
     }
     let restricted = |field: &str| !field.starts_with(['*', '?']);
     if restricted(five[DAY_AT]) && restricted(weekday) {
-        // Those that have seconds want both to match.
+        // Schedulers with seconds want both to match.
         wrong += ", and fires if either day matches, so keep the day of week alone";
         five[DAY_AT] = "*";
     }
@@ -179,7 +180,7 @@ fn weekday_of_month(text: &str) -> Option<Finding> {
     rewrite("crontab(5) has no # or L for one certain weekday of a month, only every such weekday", instead)
 }
 
-/// Quartz: `5/15` is every 15 from 5 on.
+/// Quartz: `5/15` means every 15, beginning at 5.
 fn step_behind_a_number(text: &str) -> Option<Finding> {
     let instead = change_items(text, |position, item| {
         let (first, step) = item.split_once('/')?;
@@ -195,7 +196,7 @@ fn step_too_large(text: &str) -> Option<Finding> {
     let fields = five(text)?;
     let (at, wrong) = (0..5).find_map(|at| Some((at, KINDS[at].parse(fields[at]).err()?)))?;
     let (kind, field) = (&KINDS[at], fields[at]);
-    // Each item by itself can be read, so it is a step that the list was refused for.
+    // Each item alone can be read, so the list was refused because of a step.
     if field.split(',').any(|item| kind.item(field, item).is_err()) {
         return None;
     }
@@ -222,8 +223,8 @@ fn step_too_large(text: &str) -> Option<Finding> {
     }
 }
 
-/// The expression with `change(position, item)` in the place of each item for which there is one; `None` if
-/// there is none.
+/// The expression with `change(position, item)` in place of each item that has a change. `None` if no item
+/// has one.
 fn change_items(text: &str, change: impl Fn(usize, &str) -> Option<String>) -> Option<String> {
     let field = |(position, field): (usize, &str)| {
         let items = field.split(',').map(|item| change(position, item).unwrap_or_else(|| item.to_owned()));

@@ -1,4 +1,4 @@
-//! The schedule against an evaluator that shares nothing with it: it ticks through every minute.
+//! Compares the schedule with an evaluator that shares no code with it and goes through every minute.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -7,8 +7,8 @@ use chrono_tz::Tz;
 
 use super::*;
 
-/// Zones with unlike clock changes: at 1, 2 and 3 o'clock, at midnight, by half an hour, at 02:45, in
-/// spring of the south, in the evening, around Ramadan, and none at all.
+/// Zones with different clock changes: at 1, 2 and 3 o'clock, at midnight, by half an hour, at 02:45, in the
+/// southern spring, in the evening, around Ramadan, and none at all.
 const ZONES: [Tz; 9] = [
     Tz::Europe__Berlin,
     Tz::America__New_York,
@@ -51,7 +51,7 @@ fn fields_mean_what_crontab_says() {
         ("0 3 * * 1-5", "Mon 2026-11-23 03:00 +0000"),
         ("0 3 * * 6-7", "Sat 2026-11-28 03:00 +0000"),
         ("0 0 29 feb *", "Tue 2028-02-29 00:00 +0000"),
-        // Either of two restricted days; both when one begins with a star.
+        // Either of two restricted days; both if one begins with a star.
         ("0 3 13 * FRI", "Fri 2026-11-27 03:00 +0000"),
         ("0 3 25 * FRI", "Wed 2026-11-25 03:00 +0000"),
         ("0 3 */2 * FRI", "Fri 2026-11-27 03:00 +0000"),
@@ -111,7 +111,7 @@ fn a_step_after_which_no_number_is_left_is_refused_and_every_other_is_not() {
             assert_eq!(parsed.is_ok(), step < numbers, "{expression}: {parsed:?}");
         }
     }
-    // Whoever writes no step, or one of 1, may well want one number.
+    // Somebody who writes no step, or a step of 1, may want one number.
     for expression in ["5-5 * * * *", "5-5/1 * * * *", "10-20/10 * * * *"] {
         assert!(Schedule::parse(expression).is_ok(), "{expression}");
     }
@@ -138,7 +138,7 @@ fn every_minute_of_some_hours_or_days_is_doubted() {
             "{warning}"
         );
         assert_eq!(Schedule::parse(meant).expect(meant).warning(), None, "{meant}");
-        // On its first day from midnight on.
+        // On its first day, from midnight on.
         let first = schedule.next(utc("2026-01-01T00:00:00Z") - TimeDelta::seconds(1), &Utc).unwrap();
         let midnight = first.with_time(chrono::NaiveTime::MIN).unwrap();
         let all = schedule.fires(midnight - TimeDelta::seconds(1), &Utc, 2000);
@@ -170,7 +170,7 @@ fn a_skipped_time_fires_later_and_a_repeated_one_once() {
         fires("30 2 * * *", Tz::Europe__Berlin, "2026-10-24T12:00:00Z", 2),
         ["Sun 2026-10-25 02:30 +0200", "Mon 2026-10-26 02:30 +0100"]
     );
-    // What names every hour follows the passing of time.
+    // An expression that names every hour follows the passing of time.
     assert_eq!(
         fires("30 * * * *", Tz::Europe__Berlin, "2026-10-24T23:45:00Z", 3),
         ["Sun 2026-10-25 02:30 +0200", "Sun 2026-10-25 02:30 +0100", "Sun 2026-10-25 03:30 +0100"]
@@ -201,14 +201,14 @@ fn a_daily_job_runs_once_on_every_day_of_ten_years() {
     }
 }
 
-/// A random field as text, and the numbers that it means by construction.
+/// A random field as text, and the numbers that it was made to mean.
 fn random_field(random: &mut fastrand::Rng, first: u32, last: u32) -> (String, BTreeSet<u32>) {
     let (mut items, mut numbers) = (Vec::new(), BTreeSet::new());
     for _ in 0..random.u32(1..=3) {
         let (low, high) = (random.u32(first..=last), random.u32(first..=last));
         let (low, high) = (low.min(high), low.max(high));
         let kind = random.u32(0..4);
-        // A larger step leaves the range at once, and is refused.
+        // A larger step leaves the range at once and is refused.
         let mut step = |reach: u32| random.u32(1..=reach.clamp(1, 20));
         match kind {
             0 => {
@@ -225,7 +225,7 @@ fn random_field(random: &mut fastrand::Rng, first: u32, last: u32) -> (String, B
                 numbers.extend((low..=high).filter(|number| (number - low).is_multiple_of(step)));
             }
             _ => {
-                // Of the days of the week, 7 is 0 again.
+                // In days of the week, 7 is the same as 0.
                 let step = step(last - first - 1);
                 items.push(format!("*/{step}"));
                 numbers.extend((first..=last).filter(|number| (number - first).is_multiple_of(step)));
@@ -272,10 +272,10 @@ fn random_expression(random: &mut fastrand::Rng) -> Random {
     }
 }
 
-/// Watches a clock on the wall, minute by minute, from `start` on for `minutes`.
+/// Watches a wall clock for `minutes`, minute by minute, from `start` on.
 fn brute_force(random: &Random, zone: Tz, start: DateTime<Utc>, minutes: i64) -> Vec<DateTime<Utc>> {
     let wall_at = |instant: DateTime<Utc>| instant.with_timezone(&zone).naive_local();
-    // What was on the wall before `start` is no first time any more.
+    // A time that was on the clock before `start` does not come for the first time any more.
     let mut instant = start - TimeDelta::days(1);
     let (mut seen, mut fires) = (HashSet::new(), BTreeSet::new());
     let mut before = wall_at(instant - TimeDelta::minutes(1));
@@ -325,7 +325,7 @@ fn random_expressions_fire_when_a_brute_force_clock_says() {
             around_a_change += usize::from(change.is_some());
         }
         let minutes = 4 * 1440;
-        // A dense expression would fill the quota alone.
+        // A dense expression alone would use up the quota.
         let expected: Vec<_> = brute_force(&expression, zone, start, minutes).into_iter().take(300).collect();
         let mut at = start;
         for expected in &expected {
@@ -361,7 +361,7 @@ fn the_last_two_fire_times_are_those_that_next_goes_through() {
             assert!(last <= now && now < next(last), "{expression} {zone} {now}: {last}");
         }
     }
-    // The fire time itself has passed.
+    // The fire time itself counts as past.
     let [last, _] = Schedule::parse("0 3 * * *").unwrap().past(utc("2026-11-23T03:00:00Z"), &Utc).unwrap();
     assert_eq!(last, utc("2026-11-23T03:00:00Z"));
 }

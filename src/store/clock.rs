@@ -1,24 +1,24 @@
-//! Times that cannot be right. Pure.
+//! Times that cannot be right. This code is pure.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::Backup;
 use crate::base::units;
 
-/// Clocks that differ by more are not trusted. S3 refuses signatures of such a clock too
+/// Clocks that differ by more than this are not trusted. S3 refuses the signatures of such a clock too
 /// (<https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>, RequestTimeTooSkewed).
 pub const MOST_SKEW: TimeDelta = TimeDelta::minutes(15);
-/// At most this many backups of the future are named.
+/// A warning names at most this many backups of the future.
 const NAMED: usize = 3;
 
-/// Whether `time` is further in the future than a clock may be wrong.
+/// Whether `time` is so far in the future that a wrong clock must be the reason.
 pub fn is_future(time: DateTime<Utc>, now: DateTime<Utc>) -> bool {
     time - now > MOST_SKEW
 }
 
-/// Parts `backups` (the oldest first) in those up to now and those of the future. A clock that was wrong gave the
-/// latter their names. None of them is the newest, however long it stays: the newest is what the next backup has to
-/// be better than, what a restore begins with, and what is never deleted.
+/// Splits `backups` (the oldest first) into those up to now and those of the future. The latter got their
+/// names from a wrong clock. None of them counts as the newest, however long it stays: the newest is what the
+/// next backup is compared with, what a restore uses first, and what is never deleted.
 pub fn split_future(backups: &[Backup], now: DateTime<Utc>) -> (&[Backup], &[Backup]) {
     backups.split_at(backups.partition_point(|backup| !is_future(backup.time, now)))
 }

@@ -1,4 +1,4 @@
-//! What suggests that nothing should be deleted now. Pure: what S3 says is asked elsewhere.
+//! Signs that nothing should be deleted now. This code is pure: S3 is asked elsewhere.
 
 use std::fmt;
 
@@ -7,11 +7,11 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::{Backup, MOST_SKEW};
 use crate::base::units;
 
-/// So many backups before the newest are looked at: about what a week or a working day brings.
+/// How many backups before the newest are examined: about what a week or a working day brings.
 pub const WATCHED: usize = 7;
-/// A backup that is so many times smaller than usual has suddenly shrunk.
+/// A backup this many times smaller than usual has suddenly shrunk.
 const SHRINKAGE: u64 = 2;
-/// Backups that have been small for so long are taken as the new usual.
+/// If backups have been small for this long, that size is the new usual size.
 const NEW_USUAL: TimeDelta = TimeDelta::days(7);
 
 /// A reason to delete nothing.
@@ -24,7 +24,7 @@ pub enum Doubt {
         /// The time at S3 in the same moment.
         there: DateTime<Utc>,
     },
-    /// The database may have lost what the older backups have.
+    /// The database may have lost data that the older backups have.
     Shrunk {
         /// The newest backup's size in bytes.
         size: u64,
@@ -33,19 +33,19 @@ pub enum Doubt {
         /// When the first small backup was made.
         since: DateTime<Utc>,
     },
-    /// The older backups may be another server's.
+    /// The older backups may be of another server.
     OtherServer {
         /// The key of the newest backup that is of another server.
         key: String,
     },
 }
 
-/// What S3 says of a backup.
+/// What S3 says about a backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
     /// Its key.
     pub key: String,
-    /// The PostgreSQL cluster that it was made of, if it says so.
+    /// The PostgreSQL cluster that it was made from, if the backup says so.
     pub cluster: Option<String>,
     /// The time here when S3 answered.
     pub here: DateTime<Utc>,
@@ -53,29 +53,32 @@ pub struct Seen {
     pub there: Option<DateTime<Utc>>,
 }
 
-/// All doubts about `past`, which are the backups up to now, the oldest first. `seen` is what S3 says of the newest and
-/// of those before it, the newest first.
+/// All doubts about `past`, the backups up to now, the oldest first. `seen` is what S3 says about the newest
+/// of them and the ones before it, the newest first.
 pub fn doubts(past: &[Backup], seen: &[Seen], shrink_guard: bool) -> Vec<Doubt> {
     let shrunk = if shrink_guard { shrunk(past) } else { None };
     [clock(seen), shrunk, other_server(seen)].into_iter().flatten().collect()
 }
 
-/// Whether this host's clock and S3's differ. A store that does not say what time it is leaves nothing to compare.
+/// Whether this host's clock and S3's differ. If a store does not say its time, there is nothing to compare.
 fn clock(seen: &[Seen]) -> Option<Doubt> {
     let Seen { here, there, .. } = seen.first()?;
     let there = (*there)?;
     ((*here - there).abs() > MOST_SKEW).then_some(Doubt::Clock { here: *here, there })
 }
 
-/// Whether the newest backup is less than half of the usual size: the median of the last [`WATCHED`] of its format.
+/// Whether the newest backup is less than half of the usual size: the median of the last [`WATCHED`] of its
+/// format.
 ///
-/// If the newest is small, some before it may be small already. They are left out, so that a database which came back
-/// empty does not become its own measure after four backups: four nights, or four hours. Instead a week of small
-/// backups is the new usual, however many they are. So after the first warning the good backups stay for a week, even
-/// if the retention is a day; and whoever has deleted data on purpose need not do anything.
+/// If the newest is small, some before it may be small already. They are left out. Otherwise a database that
+/// came back empty would become its own measure after four backups: four nights, or four hours. Instead, a
+/// week of small backups is the new usual size, however many they are. So after the first warning the good
+/// backups stay for a week, even if the retention is a day. If somebody has deleted data on purpose, they
+/// need not do anything.
 ///
-/// One earlier backup is enough to compare with. A short retention leaves no more, and nobody loses good backups
-/// faster. Of an even number the larger middle counts: to hold back in vain costs a warning.
+/// One earlier backup is enough to compare with: a short retention leaves no more, and loses good backups
+/// fastest. If the number is even, the larger of the two middle ones counts: a wrong doubt costs only a
+/// warning.
 fn shrunk(past: &[Backup]) -> Option<Doubt> {
     let (newest, before) = past.split_last()?;
     let dwarfs = |size: u64| size > newest.size.saturating_mul(SHRINKAGE);
@@ -90,12 +93,13 @@ fn shrunk(past: &[Backup]) -> Option<Doubt> {
     (dwarfs(usual) && suddenly).then_some(Doubt::Shrunk { size: newest.size, usual, since })
 }
 
-/// Whether another PostgreSQL server writes backups of the same names. Either the backup before the newest is another
-/// server's, or the two take turns: behind another server's backup there is one of this server's again.
+/// Whether another PostgreSQL server writes backups with the same names. This is so if the backup before the
+/// newest is another server's, or if two servers take turns: a backup of this server is older than one of
+/// another server.
 ///
-/// After a move to another server (pg_upgrade makes one too) the old server's backups are all older than the new
-/// server's. So one backup is not followed by pruning, and the next one is. A backup that does not say of which
-/// server it is says nothing here.
+/// After a move to another server (pg_upgrade counts too), all backups of the old server are older than the
+/// new server's. So nothing is pruned after the first new backup, but after the next one it is. A backup that
+/// does not name its server is ignored here.
 fn other_server(seen: &[Seen]) -> Option<Doubt> {
     let own = seen.first()?.cluster.as_deref()?;
     let known = seen[1..].iter().filter_map(|seen| Some((&seen.key, seen.cluster.as_deref()? == own)));
@@ -160,7 +164,7 @@ mod tests {
         first + TimeDelta::days(i64::try_from(number).unwrap())
     }
 
-    /// Nightly backups of these sizes.
+    /// Nightly backups with these sizes.
     fn nightly(sizes: &[u64]) -> Vec<Backup> {
         let backup = |(number, size): (usize, &u64)| Backup {
             key: format!("night {number}"),
@@ -181,12 +185,12 @@ mod tests {
             (&[100, 49], Some(100)),
             (&[100, 10, 4], Some(100)),
             (&[10, 100, 10], Some(100)),
-            // One that is too large by chance is not the usual.
+            // One that is too large by chance is not the usual size.
             (&[10, 10, 100, 10], None),
             (&[100, 100, 100, 40, 100, 100, 100, 49], Some(100)),
-            // What grows again has shrunk no more.
+            // If the size grows again, it is no longer shrunk.
             (&[100, 100, 10, 50], None),
-            // The last seven count, and those that are small already do not.
+            // The last seven count, but not those that are small already.
             (&[1000, 1000, 1000, 20, 20, 20, 20, 20, 20, 20, 9], Some(20)),
             (&[100, 100, 100, 100, 100, 100, 100, 10, 10, 10, 10, 10, 10], Some(100)),
             (&[0, 0], None),
@@ -210,7 +214,7 @@ mod tests {
         assert!(doubt.to_string().ends_with("by itself after 2026-11-11 03:00 UTC"), "{doubt}");
         backups.extend(nightly(&[3; 11]).pop());
         assert_eq!(shrunk(&backups), None);
-        // Every hour, with a retention that left two good ones.
+        // Every hour, with a retention that left two good backups.
         let hourly = |hours: i64| -> Vec<Backup> {
             let small = (0..=hours)
                 .map(|hour| Backup { time: night(1) + TimeDelta::hours(hour), ..nightly(&[3]).remove(0) });
@@ -240,7 +244,7 @@ mod tests {
 
     #[test]
     fn another_server_is_noticed_if_it_is_the_last_or_takes_turns() {
-        // The newest first; ? does not say whose it is. The number is the other server's backup.
+        // The newest first. ? does not say which server it is of. The number is the other server's backup.
         for (clusters, other) in [
             ("", None),
             ("A", None),
@@ -250,7 +254,7 @@ mod tests {
             // A move.
             ("AAB", None),
             ("AAABBBBB", None),
-            // Turns, whoever is faster.
+            // Two servers take turns, whichever is faster.
             ("AABA", Some("2")),
             ("AAABBBBA", Some("3")),
             ("ABAB", Some("1")),

@@ -1,8 +1,8 @@
-//! The key grammar: name ↔ database, time, format.
+//! The grammar of keys: name ↔ database, time, format.
 //!
-//! `<S3_PATH>/<database>/<database>_<YYYY-MM-DD_HH-MM-SS>.<sql.gz|dump.gz>`, time in UTC, because local time
-//! repeats an hour each autumn. Sorted by name is sorted by time. A key that is not exactly of this grammar
-//! is somebody else's, and nothing here ever touches it.
+//! `<S3_PATH>/<database>/<database>_<YYYY-MM-DD_HH-MM-SS>.<sql.gz|dump.gz>`, with the time in UTC, because
+//! local time repeats an hour each autumn. Sorting by name sorts by time. A key that does not match this
+//! grammar exactly is somebody else's, and nothing here ever touches it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -16,9 +16,9 @@ use crate::s3::Object;
 /// A whole backup in the bucket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backup {
-    /// Its object's key.
+    /// The key of its object.
     pub key: String,
-    /// When the dump began, to the second; from the name, never from the object's modification time.
+    /// When the dump began, to the second. It comes from the name, never from the object's modification time.
     pub time: DateTime<Utc>,
     /// From the name's ending.
     pub format: Format,
@@ -34,26 +34,26 @@ pub struct Keys {
 }
 
 impl Backup {
-    /// The name of its object without the folders.
+    /// The name of the object without the folders.
     pub fn file_name(&self) -> &str {
         self.key.rsplit('/').next().unwrap_or_default()
     }
 }
 
 impl Keys {
-    /// The backups of `database` below `path`, which is empty or ends without a slash.
+    /// The backups of `database` below `path`, which is empty or has no slash at its end.
     pub fn new(path: &str, database: &str) -> Self {
         let name = escape(database);
         Keys { prefix: format!("{}{name}/{name}_", folder(path)) }
     }
 
-    /// The prefix to list. It ends in `_`, so that a database `app2` is not listed with `app`; a database
-    /// `app_x` has a folder of its own.
+    /// The prefix to list. It ends in `_`, so that a database `app2` is not listed with `app`. A database
+    /// `app_x` has its own folder.
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
 
-    /// The prefix of the backups of one day, which begin with `time`'s date.
+    /// The prefix of the backups on the day of `time`.
     pub fn day(&self, time: DateTime<Utc>) -> String {
         format!("{}{}", self.prefix, time.format("%Y-%m-%d"))
     }
@@ -63,16 +63,16 @@ impl Keys {
         format!("{}{}.{}", self.prefix, units::timestamp(time), extension(format))
     }
 
-    /// Reads a key: its time and format, or `None` where it is not exactly of the grammar.
+    /// Reads a key: its time and format. `None` if it does not match the grammar exactly.
     pub fn parse(&self, key: &str) -> Option<(DateTime<Utc>, Format)> {
         let (time, extension) = key.strip_prefix(&self.prefix)?.split_once('.')?;
         let format = Format::ALL.into_iter().find(|known| self::extension(*known) == extension)?;
         let time = NaiveDateTime::parse_from_str(time, TIMESTAMP).ok()?.and_utc();
-        // chrono reads `2026-1-2` too, and a 60th second; the grammar is what a clock writes.
+        // chrono also reads `2026-1-2` and a 60th second. The grammar allows only what a clock writes.
         (self.key(time, format) == key && time.nanosecond() == 0).then_some((time, format))
     }
 
-    /// The backups among a bucket's objects, oldest first; all else is left out.
+    /// The backups among a bucket's objects, the oldest first. Everything else is left out.
     pub fn backups(&self, objects: impl IntoIterator<Item = Object>) -> Vec<Backup> {
         let backup = |object: Object| {
             let (time, format) = self.parse(&object.key)?;
@@ -100,8 +100,8 @@ fn extension(format: Format) -> &'static str {
     }
 }
 
-/// The backups of every database below `path`, by the database's name, each database's oldest first; all else
-/// among the bucket's objects is left out.
+/// The backups of every database below `path`, by the database's name, each database's oldest first. All
+/// other objects of the bucket are left out.
 pub fn by_database(path: &str, objects: impl IntoIterator<Item = Object>) -> BTreeMap<String, Vec<Backup>> {
     let folder = folder(path);
     let mut found: BTreeMap<String, Vec<Object>> = BTreeMap::new();
@@ -118,22 +118,22 @@ pub fn by_database(path: &str, objects: impl IntoIterator<Item = Object>) -> BTr
     backups.filter(|(_, backups)| !backups.is_empty()).collect()
 }
 
-/// A byte outside `[A-Za-z0-9_-]` becomes `.` and two lower-case hex digits: no two databases share a name,
-/// and keys need no encoding anywhere.
+/// A byte outside `[A-Za-z0-9_-]` becomes `.` and two lower-case hex digits. So no two databases share a
+/// name, and keys need no encoding anywhere.
 pub fn escape(database: &str) -> String {
     let mut name = String::with_capacity(database.len());
     for byte in database.bytes() {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-') {
             name.push(byte.into());
         } else {
-            // Writing to a String does not fail.
+            // Writing to a String cannot fail.
             let _ = write!(name, ".{byte:02x}");
         }
     }
     name
 }
 
-/// The database whose name [`escape`] turned into `name`, or `None` where it makes no such name.
+/// The database whose name [`escape`] turned into `name`. `None` if `escape` never makes such a name.
 fn unescape(name: &str) -> Option<String> {
     let mut parts = name.split('.');
     let mut bytes = parts.next()?.as_bytes().to_vec();
@@ -142,7 +142,7 @@ fn unescape(name: &str) -> Option<String> {
         bytes.extend_from_slice(part.get(2..)?.as_bytes());
     }
     let database = String::from_utf8(bytes).ok()?;
-    // Upper-case digits, or an escape where none is needed, would be a second name of the same database.
+    // Upper-case digits, or an escape that is not needed, would be a second name for the same database.
     (!database.is_empty() && escape(&database) == name).then_some(database)
 }
 

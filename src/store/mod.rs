@@ -1,4 +1,4 @@
-//! The bucket as backups: this database's backups, by exact name.
+//! The bucket as a set of backups: this database's backups, by exact name.
 
 mod clock;
 mod doubt;
@@ -20,7 +20,7 @@ use crate::postgres::Format;
 use crate::s3::{Client, Head, PendingUpload, S3Error};
 use key::Keys;
 
-/// The object's metadata that tells which PostgreSQL cluster a backup was made of.
+/// The metadata name for the PostgreSQL cluster that a backup was made from.
 pub const CLUSTER_ID: &str = "cluster-id";
 /// An unfinished upload older than this was left by a crash.
 const STALE_AFTER: TimeDelta = TimeDelta::days(1);
@@ -35,7 +35,7 @@ pub struct Store {
     keys: Keys,
 }
 
-/// A backup, and the name of its database.
+/// A backup and its database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selected {
     /// The database's name.
@@ -66,43 +66,34 @@ impl Store {
         format!("{}…", self.client.place(self.keys.prefix()))
     }
 
-    /// What the places of every database's backups begin with.
+    /// What the places of all databases' backups begin with.
     pub fn location_of_all(&self) -> String {
         format!("{}…", self.client.place(&key::folder(&self.path)))
     }
 
-    /// The name of a backup of this time and format.
+    /// The name of a backup with this time and format.
     pub fn key(&self, time: DateTime<Utc>, format: Format) -> String {
         self.keys.key(time, format)
     }
 
-    /// A key beside the backups', and no backup's: for an object that is deleted at once.
+    /// A key next to the backups that is not a backup's: for an object that is deleted at once.
     pub fn canary_key(&self) -> String {
         format!("{}check-{:016x}", self.keys.prefix(), fastrand::u64(..))
     }
 
     /// This database's backups, the oldest first.
-    ///
-    /// # Errors
-    /// Where the bucket cannot be listed.
     pub fn list(&self) -> Result<Vec<Backup>, S3Error> {
         Ok(self.keys.backups(self.client.list_objects(self.keys.prefix())?))
     }
 
-    /// The backups of every database below the path, by the database's name; each database's oldest first.
-    ///
-    /// # Errors
-    /// Where the bucket cannot be listed.
+    /// The backups of every database below the path, by the database's name, each database's oldest first.
     pub fn list_all(&self) -> Result<BTreeMap<String, Vec<Backup>>, S3Error> {
         let objects = self.client.list_objects(&key::folder(&self.path))?;
         Ok(key::by_database(&self.path, objects))
     }
 
-    /// `now`, or the next second that no backup is named by. The listing also shows, before any dump begins, whether
-    /// the bucket is there and can be read.
-    ///
-    /// # Errors
-    /// Where the bucket cannot be listed.
+    /// `now`, or the next second that is not yet in a backup's name. The listing also shows, before any dump
+    /// begins, whether the bucket exists and can be read.
     pub fn free_time(&self, now: DateTime<Utc>) -> Result<DateTime<Utc>, S3Error> {
         let taken = self.keys.backups(self.client.list_objects(&self.keys.day(now))?);
         let mut time = now.trunc_subsecs(0);
@@ -112,11 +103,8 @@ impl Store {
         Ok(time)
     }
 
-    /// What S3 says of the newest of `past` (the oldest first) and of a few before it, the newest first: the evidence
-    /// for [`doubts`]. A backup that somebody has deleted meanwhile says nothing.
-    ///
-    /// # Errors
-    /// If S3 refuses to say it.
+    /// What S3 says about the newest of `past` (the oldest first) and a few before it, the newest first: the
+    /// evidence for [`doubts`]. A backup that somebody has deleted meanwhile is left out.
     pub fn look_at_newest(&self, past: &[Backup]) -> Result<Vec<Seen>, S3Error> {
         let newest = past.iter().rev().take(1 + doubt::WATCHED);
         let seen = newest.map(|backup| {
@@ -129,12 +117,12 @@ impl Store {
         seen.collect()
     }
 
-    /// Finds what `which` means: `latest`, a time in UTC or its beginning (the newest match), both among this
-    /// database's backups; or the key of any database's backup below the path. One of the future is the newest only if
-    /// no other has that time.
+    /// Finds the backup that `which` means. It is `latest`, a time in UTC, or the beginning of a time (the
+    /// newest match), all among this database's backups; or the key of any database's backup below the path.
+    /// A backup of the future is the newest only if no other has that time.
     ///
     /// # Errors
-    /// Where there is none; the text names the nearest.
+    /// There is no such backup. The error names the nearest ones.
     pub fn find(&self, which: &str) -> Result<Selected> {
         if which.contains('/') || which.ends_with(".gz") {
             return self.find_key(which);
@@ -150,7 +138,7 @@ impl Store {
     fn find_key(&self, which: &str) -> Result<Selected> {
         let key = which.strip_prefix(&self.client.place("")).unwrap_or(which);
         ensure!(!key.starts_with("s3://"), "{key} is in another bucket than S3_BUCKET");
-        // A listing tells the size too, and says why if the bucket cannot be read.
+        // A listing also returns the size, and says why if the bucket cannot be read.
         let mut objects = self.client.list_objects(key).context("cannot list the backups")?;
         objects.retain(|object| object.key == key);
         let found = key::by_database(&self.path, objects).into_iter().next();
@@ -163,8 +151,8 @@ impl Store {
         }
     }
 
-    /// This database's uploads that are neither completed nor aborted. Not every S3-compatible server can list
-    /// them; that is no reason not to back up.
+    /// This database's uploads that are neither completed nor aborted. Not every S3-compatible server can
+    /// list them, but that is no reason to stop a backup.
     pub fn pending_uploads(&self) -> Vec<PendingUpload> {
         match self.client.list_multipart_uploads(self.keys.prefix()) {
             Ok(uploads) => {
@@ -177,8 +165,8 @@ impl Store {
         }
     }
 
-    /// Aborts the uploads that a crash left behind. S3's clock tells when an upload began, and so how old it is: if
-    /// this host's is ahead, a running upload of another pgkeep would seem stale.
+    /// Aborts the uploads that a crash left behind. Their age is counted by S3's clock: if this host's clock
+    /// is ahead, a running upload of another pgkeep would seem stale.
     pub fn sweep(&self, now: DateTime<Utc>) {
         let is_stale = |upload: &PendingUpload, now| now - upload.initiated >= STALE_AFTER;
         let mut stale = self.pending_uploads();

@@ -1,4 +1,4 @@
-//! Which backups to keep, and why. Pure: listing and deleting happen elsewhere.
+//! Which backups to keep, and why. This code is pure: listing and deleting happen elsewhere.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// What to say where the policy is shorter than the distance between two of these fire times.
+    /// A warning, if the policy is shorter than the distance between two of these fire times.
     pub fn shorter_than(self, fires: &[DateTime<Utc>]) -> Option<String> {
         let days = self.days?;
         let distance = fires.windows(2).map(|pair| pair[1] - pair[0]).max()?;
@@ -38,32 +38,32 @@ impl fmt::Display for Policy {
     }
 }
 
-/// What becomes of one backup.
+/// What happens to one backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// The backup decided about.
+    /// The backup that the decision is about.
     pub backup: Backup,
-    /// What becomes of it.
+    /// What happens to it.
     pub fate: Fate,
     /// Why, for the log.
     pub reason: String,
-    /// After this time the policy lets it go, unless it is the newest then.
+    /// After this time the policy does not keep it any more, unless it is the newest then.
     pub expires: Option<DateTime<Utc>>,
 }
 
-/// What becomes of a backup.
+/// What happens to a backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// The policy wants it.
+    /// The policy keeps it.
     Kept,
-    /// The policy lets it go, and a doubt keeps it.
+    /// The policy does not keep it, but a doubt does.
     HeldBack,
-    /// It is to be deleted.
+    /// It will be deleted.
     Goes,
 }
 
 impl Decision {
-    /// What the policy will do with the backup, and when, as `pgkeep list` shows it.
+    /// What the policy will do with the backup, and when. `pgkeep list` shows this.
     pub fn verdict(&self) -> String {
         match (self.fate, self.expires) {
             (Fate::Goes, _) => "goes with the next backup".to_owned(),
@@ -73,16 +73,17 @@ impl Decision {
         }
     }
 
-    /// The same if nothing may be deleted.
+    /// The same decision if nothing may be deleted.
     pub fn held_back(self) -> Self {
         let fate = if self.fate == Fate::Goes { Fate::HeldBack } else { self.fate };
         Decision { fate, ..self }
     }
 }
 
-/// Decides about `backups` (in any order); the answer goes from the oldest to the newest, so that where
-/// deleting stops halfway the newer ones are still there. A backup's age counts from its name's time. The newest is kept whatever its age:
-/// a database whose backups began to fail keeps its last good one. One of the future is kept, and is not the newest.
+/// Decides about `backups` (in any order). The result goes from the oldest to the newest: if deleting stops
+/// halfway, the newer ones are still there. A backup's age counts from the time in its name. The newest is
+/// kept however old it is: if backups begin to fail, the last good one stays. A backup of the future is kept,
+/// but does not count as the newest.
 pub fn plan(backups: &[Backup], policy: Policy, now: DateTime<Utc>) -> Vec<Decision> {
     let newest = backups.iter().map(|backup| backup.time).filter(|time| !is_future(*time, now)).max();
     let decide = |backup: &Backup| {
@@ -95,7 +96,7 @@ pub fn plan(backups: &[Backup], policy: Policy, now: DateTime<Utc>) -> Vec<Decis
                     "{} old, kept for {days} d",
                     units::duration((now - backup.time).to_std().unwrap_or_default())
                 ),
-                // None: later than any calendar goes.
+                // None: this is later than any calendar goes.
                 backup.time.checked_add_signed(TimeDelta::days(days.into())),
             ),
         };

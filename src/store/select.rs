@@ -1,4 +1,4 @@
-//! Which backup a time means. Pure.
+//! Finds the backup that a time means. This code is pure.
 
 use anyhow::{bail, Context, Result};
 use chrono::{DateTime, NaiveDateTime, Utc};
@@ -7,16 +7,16 @@ use super::clock::{split_future, warning};
 use super::Backup;
 use crate::base::units::{self, TIMESTAMP};
 
-/// What a time is completed with, where only its beginning is given.
+/// Completes a time of which only the beginning is given.
 const EARLIEST: &str = "0000-01-01_00-00-00";
-/// Of the backups that were not meant, so many are named.
+/// If no backup matches, this many near ones are named.
 const NEAREST: usize = 3;
 
-/// The one of `backups` (the oldest first) that `which` means: `latest`, or a time in UTC or its beginning. One of the
-/// future is meant only if no other has that time.
+/// The one of `backups` (the oldest first) that `which` means: `latest`, a time in UTC, or the beginning of a
+/// time. A backup of the future is chosen only if no other has that time.
 ///
 /// # Errors
-/// Where there is none; the text names the nearest.
+/// There is no such backup. The error names the nearest ones.
 pub fn choose<'a>(which: &str, backups: &'a [Backup], now: DateTime<Utc>) -> Result<&'a Backup> {
     let (past, future) = split_future(backups, now);
     if which == "latest" {
@@ -29,7 +29,7 @@ pub fn choose<'a>(which: &str, backups: &'a [Backup], now: DateTime<Utc>) -> Res
 /// The newest of `backups` (the oldest first) whose time, in UTC, begins with `which`.
 ///
 /// # Errors
-/// Where there is none; the text names the nearest.
+/// There is no such backup. The error names the nearest ones.
 fn by_time<'a>(which: &str, backups: &'a [Backup]) -> Result<&'a Backup> {
     let wanted: String = which
         .trim_end_matches('Z')
@@ -41,11 +41,11 @@ fn by_time<'a>(which: &str, backups: &'a [Backup]) -> Result<&'a Backup> {
         })
         .collect();
     let name = |backup: &Backup| units::timestamp(backup.time);
-    // `2026-11-2` is no day, and not meant to be the 20th to the 29th.
+    // `2026-11-2` is not a day, and it does not mean the 20th to the 29th.
     let rest = EARLIEST.get(wanted.len()..).filter(|rest| rest.is_empty() || rest.starts_with(['-', '_']));
     let time = rest.and_then(|rest| {
         let time = NaiveDateTime::parse_from_str(&format!("{wanted}{rest}"), TIMESTAMP).ok()?;
-        // chrono reads signs too.
+        // chrono also reads signs.
         time.format(TIMESTAMP).to_string().starts_with(&wanted).then_some(time)
     });
     let Some(time) = time.filter(|_| !wanted.is_empty()) else {
@@ -61,7 +61,7 @@ fn by_time<'a>(which: &str, backups: &'a [Backup]) -> Result<&'a Backup> {
     })
 }
 
-/// In the order of their times.
+/// The nearest backups, in the order of their times.
 fn nearest(backups: &[Backup], time: DateTime<Utc>) -> Vec<&Backup> {
     let mut nearest: Vec<&Backup> = backups.iter().collect();
     nearest.sort_by_key(|backup| (backup.time - time).abs());

@@ -1,4 +1,4 @@
-//! `pgkeep check`: everything that would fail tonight, tried now. Each line is ok, or says what to do.
+//! `pgkeep check`: tries everything now that could fail tonight. Each line says ok, or what to do.
 
 mod report;
 mod s3;
@@ -28,7 +28,8 @@ that would harm others, and databases that were left behind. What it puts into t
     parse: |parser| no_options(parser, Command::Check),
 };
 
-/// Tries everything and prints a line about each step. A forced stop ends the waiting, not the tidying up.
+/// Tries everything and prints a line about each step. A forced stop ends the waiting, but not the cleaning
+/// up.
 pub(super) fn command(config: &Config, job: &Job) -> Outcome {
     let mut report = Report::new(job.shutdown.clone());
     let location = job.store.location();
@@ -77,7 +78,7 @@ fn check_postgres(job: &Job, found: &mut Option<Vec<Leftover>>, report: &mut Rep
         ),
         Err(failure) => report.line(Verdict::Failed, what, format!("{failure:#}")),
     }
-    // On the day of need it is late to find out.
+    // It is too late to find this out when a restore is needed.
     if let (Format::Plain, Err(failure)) = (job.format, restricting(&clients)) {
         report.line(Verdict::Warning, "restore", format!("{failure:#}"));
     }
@@ -90,7 +91,7 @@ fn check_postgres(job: &Job, found: &mut Option<Vec<Leftover>>, report: &mut Rep
     Some(server.database_size)
 }
 
-/// Whether it leads to the server itself, or to a pooler that does no harm.
+/// Whether the connection leads to the server itself, or to a pooler that does no harm.
 fn check_connection(postgres: &Postgres, report: &mut Report) {
     let what = "connection";
     match postgres.shares_backends() {
@@ -186,7 +187,7 @@ fn check_schedule(
     }
 }
 
-/// Whether something would hold back the deletion of expired backups.
+/// Checks whether something would stop the deletion of expired backups.
 fn check_pruning(job: &Job, backups: Option<&[Backup]>, report: &mut Report) {
     let what = "pruning";
     if job.retention.days.is_none() {
@@ -226,7 +227,8 @@ fn check_drill(job: &Job, found: &mut Option<Vec<Leftover>>, report: &mut Report
     }
 }
 
-/// Databases that drills and restores made and that nobody will drop, on both servers, if one was asked.
+/// Databases that drills and restores left behind and that nobody will drop, on both servers if they were
+/// asked.
 fn check_leftovers(found: Option<&[Leftover]>, report: &mut Report) {
     if found.is_some_and(<[Leftover]>::is_empty) {
         report.ok(LEFT_OVER, "none");

@@ -1,4 +1,4 @@
-//! What `pgkeep check` prints: a line a step.
+//! What `pgkeep check` prints: one line for each step.
 
 use std::fmt;
 
@@ -11,15 +11,15 @@ use crate::commands::output;
 pub enum Verdict {
     /// It would work tonight.
     Ok,
-    /// It would work, and yet.
+    /// It would work, but something is not good.
     Warning,
-    /// It would not.
+    /// It would not work.
     Failed,
     /// It was not tried.
     Skipped,
 }
 
-/// Prints what is found, and counts.
+/// Prints the results and counts them.
 pub struct Report {
     shutdown: Shutdown,
     failed: usize,
@@ -27,12 +27,13 @@ pub struct Report {
 }
 
 impl Report {
-    /// Nothing is found yet. After a forced `shutdown` no line is printed: what was broken off says nothing.
+    /// An empty report. After a forced `shutdown` no line is printed, because the result of an aborted step
+    /// means nothing.
     pub fn new(shutdown: Shutdown) -> Self {
         Report { shutdown, failed: 0, warnings: 0 }
     }
 
-    /// A step's line.
+    /// Prints the line of a step.
     pub fn line(&mut self, verdict: Verdict, what: &str, text: impl fmt::Display) {
         if self.shutdown.forced().is_some() {
             return;
@@ -48,12 +49,12 @@ impl Report {
         print(&format!("{word:<8} {what}: {}", logging::one_line(&text.to_string())));
     }
 
-    /// The line of a step that went well.
+    /// Prints the line of a step that went well.
     pub fn ok(&mut self, what: &str, text: impl fmt::Display) {
         self.line(Verdict::Ok, what, text);
     }
 
-    /// The last line. Returns whether nothing would fail.
+    /// Prints the last line. Returns whether nothing would fail.
     pub fn finish(self) -> bool {
         if self.shutdown.forced().is_some() {
             return false;
@@ -67,7 +68,7 @@ impl Report {
     }
 }
 
-/// Where nothing can be printed, the exit status still tells.
+/// If nothing can be printed, the exit status still shows the result.
 fn print(line: &str) {
     let _ = output::line(format_args!("{line}"));
 }

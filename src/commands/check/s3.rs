@@ -1,4 +1,4 @@
-//! S3: the clock, every right, and the bucket's settings.
+//! Checks S3: the clock, every right, and the bucket's settings.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -7,10 +7,10 @@ use crate::base::units;
 use crate::s3::{Fault, S3Error};
 use crate::store::{Backup, Store, MOST_SKEW};
 
-/// A clock that is kept in time is never that wrong.
+/// A clock that is kept right never differs by this much.
 const USUAL_SKEW: TimeDelta = TimeDelta::minutes(1);
 const SET_THE_CLOCK: &str = "set this host's clock (NTP keeps it right)";
-/// What the canary holds.
+/// The canary's content.
 const CANARY: &str = "pgkeep check: this object may be deleted\n";
 
 /// Returns the backups in the bucket.
@@ -33,7 +33,7 @@ pub fn check(store: &Store, report: &mut Report) -> Option<Vec<Backup>> {
         return None;
     }
     check_objects(store, listed.is_ok(), report);
-    // Not every server knows these, so that one try is enough.
+    // Not every server supports these requests, so one try is enough.
     let s3 = s3.without_retries();
     check_bucket(
         "versioning",
@@ -59,7 +59,7 @@ fn check_list(store: &Store, report: &mut Report) -> Result<Vec<Backup>, S3Error
     listed
 }
 
-/// Puts a canary, finds, reads and deletes it, and begins an upload.
+/// Stores a canary, finds it, reads it and deletes it. Then begins an upload.
 fn check_objects(store: &Store, may_list: bool, report: &mut Report) {
     let (s3, key) = (&store.client, store.canary_key());
     let put = s3.put_bytes(&key, CANARY.as_bytes());
@@ -82,7 +82,7 @@ fn check_objects(store: &Store, may_list: bool, report: &mut Report) {
             report.line(Verdict::Skipped, "S3 get", "there is nothing to read");
         }
     }
-    // In any case: what the put failed with may have been the loss of its answer.
+    // In any case: the store may have worked even if only its answer was lost.
     match s3.delete_object(&key) {
         Ok(()) => report.ok("S3 delete", "gone again"),
         Err(error) => {
@@ -97,18 +97,18 @@ fn check_objects(store: &Store, may_list: bool, report: &mut Report) {
     }
 }
 
-/// Whether a bucket has one of the settings that keep retention from doing its work.
+/// Whether a bucket has one of the settings that prevent retention from working.
 fn check_bucket(what: &str, found: Result<bool, S3Error>, problem: &str, report: &mut Report) {
     let name = format!("bucket's {what}");
     match found {
         Ok(true) => report.line(Verdict::Warning, &name, format!("on: {problem}")),
         Ok(false) => report.ok(&name, "off"),
-        // Not to be known is normal, and no reason to worry.
+        // It is normal that this is not known, and no reason to worry.
         Err(error) => report.ok(&name, format!("not known ({error})")),
     }
 }
 
-/// What to say of S3's clock and the one here.
+/// What to say about S3's clock and the local one.
 fn clock(there: Option<DateTime<Utc>>, here: DateTime<Utc>) -> (Verdict, String) {
     let Some(there) = there else {
         return (Verdict::Ok, "reached; it does not say what time it is".into());
@@ -129,14 +129,14 @@ fn clock(there: Option<DateTime<Utc>>, here: DateTime<Utc>) -> (Verdict, String)
     }
 }
 
-/// What to do about a refusal that every request would meet.
+/// What to do about a refusal that every request would get.
 fn common_remedy(error: &S3Error) -> Option<&'static str> {
     let Fault::Refused { code, message, .. } = &error.fault else { return None };
     Some(match code.as_str() {
         "SignatureDoesNotMatch" => "see S3_SECRET_KEY: it is not the one that belongs to S3_ACCESS_KEY",
         "InvalidAccessKeyId" => "see S3_ACCESS_KEY: nobody has it there",
         "NoSuchBucket" => "see S3_BUCKET, or make the bucket",
-        // The last one is what AWS says to a signature in the query that is made for another region.
+        // AWS uses the last one if a signature in the query was made for another region.
         "PermanentRedirect"
         | "TemporaryRedirect"
         | "MovedPermanently"
@@ -149,7 +149,7 @@ fn common_remedy(error: &S3Error) -> Option<&'static str> {
     })
 }
 
-/// The refusal, which right is missing where that is the reason, and what is left behind.
+/// The refusal, the missing right if that is the reason, and what is left behind.
 pub(super) fn with_remedy(error: &S3Error) -> String {
     let right = match error.operation {
         "ListObjectsV2" => "s3:ListBucket, of the bucket itself",

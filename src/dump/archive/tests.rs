@@ -1,10 +1,10 @@
-//! Archives made here, of every version. tests/it/archive.rs has those of a real pg_dump.
+//! Archives of every version, made here. tests/it/archive.rs has archives of a real pg_dump.
 
 use super::*;
 use std::time::{Duration, Instant};
 
 const MINORS: std::ops::RangeInclusive<u8> = 12..=16;
-/// Nothing here takes as long.
+/// No test here takes this long.
 const HANG: Duration = Duration::from_secs(10);
 
 fn number(value: i64) -> Vec<u8> {
@@ -66,7 +66,7 @@ fn contents(minor: u8) -> Vec<u8> {
 
 fn blocks() -> [Vec<u8>; 4] {
     [
-        // A row may look like anything.
+        // A row may contain anything.
         rows(3021, &[b"1\tZo\xc3\xab\n", b"2\t\\N\n", b"PGDMP", &[0; 12], &[1; 300]]),
         rows(3020, &[]),
         large_objects(3030, &[(16400, &[b"data", b"more"]), (-1_294_967_296, &[]), (16401, &[&[0; 20]])]),
@@ -78,7 +78,7 @@ fn archive(minor: u8) -> Vec<u8> {
     [header(minor), contents(minor), blocks().concat()].concat()
 }
 
-/// What an archive is found to be that comes in pieces of this size.
+/// The result of a check of an archive that comes in pieces of this size.
 fn checked(bytes: &[u8], piece: usize) -> Result<(), String> {
     let mut archive = Archive::default();
     bytes.chunks(piece).for_each(|piece| archive.push(piece));
@@ -228,7 +228,7 @@ fn whatever_bytes_come_the_verdict_is_the_same_in_all_pieces() {
 fn mutated(random: &mut fastrand::Rng) -> Vec<u8> {
     let mut bytes = archive(random.u8(MINORS));
     for _ in 0..random.usize(1..4) {
-        // What is at the beginning decides most.
+        // The beginning decides most.
         let end = if random.bool() { bytes.len() } else { bytes.len().min(20) };
         let (a, b) = (random.usize(..=end), random.usize(..=end));
         let range = a.min(b)..a.max(b);

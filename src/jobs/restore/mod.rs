@@ -1,8 +1,8 @@
-//! Restoring: from the bucket into a database, proven on the way.
+//! Restores from the bucket into a database, and proves the backup on the way.
 //!
-//! S3 → gunzip → psql, or pg_restore for the custom format, into a database that is made for it: its name says that it
-//! is unfinished. It gets the name that was asked for when all of the backup was restored and proven. If anything fails, it
-//! is dropped again. So a name that somebody expects is never that of half a database, whatever ends pgkeep.
+//! S3 → gunzip → psql, or pg_restore for the custom format, into a new database, whose name says that it is
+//! unfinished. It gets its final name only after the whole backup was restored and proven. If anything fails,
+//! it is dropped. So even if pgkeep is killed, a name that somebody uses never belongs to half a database.
 
 mod pour;
 
@@ -19,29 +19,29 @@ use crate::postgres::{identifier, name_with, Conninfo, Databases, Format, Proper
 use crate::store::{Backup, Selected};
 pub(super) use pour::{Restore, Whole};
 
-/// What `pgkeep restore` was asked for.
+/// The options of `pgkeep restore`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     /// `latest`, a time or a key.
     pub which: String,
     /// The database to restore into.
     pub database: Option<String>,
-    /// The server to restore to, and perhaps the database; the configured one's server otherwise.
+    /// The server to restore to, and perhaps the database. If it is not given, the configured server is used.
     pub to: Option<String>,
-    /// Whether a database that is there may be replaced.
+    /// Whether an existing database may be replaced.
     pub replace: bool,
-    /// What of the backup to restore.
+    /// Which parts of the backup to restore.
     pub selection: Selection,
 }
 
-/// What pg_restore can do beyond psql.
+/// What pg_restore can do but psql cannot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selection {
-    /// These tables alone.
+    /// Restore only these tables.
     pub tables: Vec<String>,
-    /// These schemas alone.
+    /// Restore only these schemas.
     pub schemas: Vec<String>,
-    /// So many tables side by side.
+    /// Restore this many tables in parallel.
     pub jobs: Option<u16>,
 }
 
@@ -50,7 +50,7 @@ impl Selection {
         *self != Selection::default()
     }
 
-    /// As pg_restore takes them.
+    /// The selection as arguments of pg_restore.
     fn arguments(&self) -> Vec<String> {
         let tables = self.tables.iter().map(|name| format!("--table={name}"));
         let schemas = self.schemas.iter().map(|name| format!("--schema={name}"));
@@ -59,18 +59,18 @@ impl Selection {
     }
 }
 
-/// What is at the name that the backup is to have.
+/// What already has the name that the restored database will get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Target {
     /// Nothing.
     New,
-    /// A database with nothing in it: it goes when the restored one takes its place.
+    /// An empty database. It is dropped when the restored one takes its name.
     Empty,
     /// A database that is kept under another name.
     Replaced,
 }
 
-/// What a restore has made.
+/// The result of a restore.
 pub struct Restored {
     /// The tables that are there now.
     pub tables: Vec<Table>,
@@ -78,10 +78,10 @@ pub struct Restored {
     pub summary: String,
 }
 
-/// Restores.
+/// Restores a backup.
 ///
 /// # Errors
-/// If nothing was restored. What was there before is as it was.
+/// Nothing was restored. Everything is as it was before.
 pub fn run(job: &Job, options: &Options) -> Result<Restored> {
     let started = Instant::now();
     let Selected { database: source, backup } = job.store.find(&options.which)?;
@@ -120,7 +120,7 @@ pub fn run(job: &Job, options: &Options) -> Result<Restored> {
     );
     let properties = match target {
         Target::New => recorded_properties(job, &backup)?,
-        // The place that it takes says more than the backup.
+        // The properties of the database that it replaces are better than those in the backup.
         Target::Empty | Target::Replaced => Some(databases.properties(&name)?),
     };
     let restore = Restore { job, databases: &databases, backup: &backup, selection, properties };
@@ -128,13 +128,13 @@ pub fn run(job: &Job, options: &Options) -> Result<Restored> {
     databases.adopt(&whole.database, restore.properties.as_ref())?;
     let (counted, took) = (summary(&whole.tables), units::duration(started.elapsed()));
     let mut summary = format!("restore succeeded: {counted} in the database \"{name}\", in {took}");
-    // From here on a signal ends nothing: what is left to do is short.
+    // From here on a signal ends nothing, because the rest takes little time.
     let databases = databases.unstoppable();
     match target {
         Target::New => databases.rename(&whole.database, &name)?,
         Target::Empty => take_empty_place(&databases, &whole.database, &name)?,
         Target::Replaced => {
-            // A name that says what it is, should the swap fail.
+            // A name that explains itself, in case the swap fails.
             let beside = free_name(&databases, name_with(&name, "restored", backup.time))?;
             databases.rename(&whole.database, &beside)?;
             let aside = databases.swap(&beside, &name, Utc::now()).with_context(|| {
@@ -153,7 +153,7 @@ pub fn run(job: &Job, options: &Options) -> Result<Restored> {
     Ok(Restored { tables: whole.tables, summary })
 }
 
-/// Nothing that is there is written to, unless it is empty or `replace` says so.
+/// Nothing that exists is overwritten, unless it is empty or `replace` allows it.
 fn choose_target(databases: &Databases, name: &str, replace: bool) -> Result<Target> {
     if !databases.exists(name)? {
         return Ok(Target::New);
@@ -169,19 +169,19 @@ fn choose_target(databases: &Databases, name: &str, replace: bool) -> Result<Tar
     Ok(Target::Replaced)
 }
 
-/// What was recorded of the database itself, if anything was.
+/// What the backup recorded about the database itself, if it recorded anything.
 pub(super) fn recorded_properties(job: &Job, backup: &Backup) -> Result<Option<Properties>> {
     let head = job.store.client.head_object(&backup.key).context("cannot look at the backup")?;
     let record = head.as_ref().and_then(|head| head.metadata(DATABASE_PROPERTIES));
     let read = record.filter(|record| !record.is_empty()).map(Properties::read).transpose();
-    // Metadata may have been lost by copying the object; the data is what counts.
+    // Copying the object may have lost its metadata. The data is what counts.
     Ok(read.unwrap_or_else(|problem| {
         warn!("how the database itself was made is not known: {problem:#}");
         None
     }))
 }
 
-/// `name`, or the next that nobody has.
+/// `name`, or the next name that is free.
 fn free_name(databases: &Databases, name: String) -> Result<String> {
     match databases.exists(&name)? {
         true => Ok(name_with(&name, "at", Utc::now())),
@@ -189,8 +189,8 @@ fn free_name(databases: &Databases, name: String) -> Result<String> {
     }
 }
 
-/// Gives the restored database the name of an empty one, which is dropped; unless somebody has put something into it
-/// meanwhile.
+/// Gives the restored database the name of an empty one, which is dropped. If somebody has put something into
+/// the empty one meanwhile, nothing happens to it.
 fn take_empty_place(databases: &Databases, fresh: &str, name: &str) -> Result<()> {
     let aside = databases.swap(fresh, name, Utc::now()).with_context(|| {
         format!("the backup is restored in \"{fresh}\" and whole, but could not take the place of \"{name}\"")

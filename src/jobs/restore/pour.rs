@@ -1,4 +1,4 @@
-//! A backup's way from the bucket into a database of its own.
+//! Brings a backup from the bucket into a new database.
 
 use std::fs::File;
 use std::io::Write;
@@ -18,32 +18,33 @@ use crate::postgres::{
 };
 use crate::store::Backup;
 
-/// A backup on its way into databases of a server.
+/// The restore of a backup into databases of a server.
 pub struct Restore<'a> {
-    /// Whose backup it is.
+    /// The job that the backup belongs to.
     pub job: &'a Job,
-    /// Where it goes.
+    /// The server's databases.
     pub databases: &'a Databases,
-    /// What to restore.
+    /// The backup to restore.
     pub backup: &'a Backup,
-    /// Which parts of it.
+    /// Which parts of it to restore.
     pub selection: &'a Selection,
-    /// What the database itself is to be like; if that is not known, as this server makes them.
+    /// The properties for the new database. If they are not known, the server's defaults are used.
     pub properties: Option<Properties>,
 }
 
-/// A database that holds the whole backup, under a name that says it is unfinished.
+/// A database that contains the whole backup. Its name still says that it is unfinished.
 pub struct Whole {
     /// Its name.
     pub database: String,
-    /// What is in it.
+    /// The tables in it.
     pub tables: Vec<Table>,
 }
 
 impl Restore<'_> {
-    /// Makes a database that is to be `name` one day, and restores into it. If that fails, it is dropped again.
+    /// Makes a database that will later be called `name`, and restores into it. If that fails, the database
+    /// is dropped.
     pub fn whole(&self, name: &str) -> Result<Whole> {
-        // Its name says that it is not whole, should the machine go down meanwhile.
+        // Until it is whole its name says so, in case the machine crashes.
         let database = name_with(name, UNFINISHED, Utc::now());
         let comment = format!("{COMMENT} {}", self.job.store.place(self.backup));
         let made = self.databases.create(&database, self.properties.as_ref(), &comment);
@@ -52,13 +53,13 @@ impl Restore<'_> {
     }
 
     fn fill(&self, database: &str) -> Result<Vec<Table>> {
-        // pg_restore makes what is in the schemas that it is asked for, but not the schemas.
+        // pg_restore restores what is in the chosen schemas, but it does not make the schemas.
         self.databases.create_schemas(database, &self.selection.schemas)?;
         self.pour(database)?;
         self.databases.tables(database)
     }
 
-    /// Also if a signal ended the restore.
+    /// Drops the database, even if a signal ended the restore.
     fn drop(&self, database: &str) {
         let databases = self.databases.unstoppable();
         match databases
@@ -76,7 +77,7 @@ impl Restore<'_> {
         }
     }
 
-    /// From the bucket into a database that is there.
+    /// Restores from the bucket into an existing database.
     fn pour(&self, database: &str) -> Result<()> {
         let target = self.databases.connect(database);
         match self.backup.format {
@@ -92,15 +93,16 @@ impl Restore<'_> {
                     return self.pour_into(target.start_pg_restore(programs, &arguments)?, None, may_leave);
                 }
                 let archive = self.download()?;
-                // Each of its processes opens the file for itself, which has no other name.
+                // Each process of pg_restore opens the file itself. The file has no other name.
                 arguments.push(format!("/proc/{}/fd/{}", std::process::id(), archive.as_raw_fd()));
                 target.start_pg_restore(programs, &arguments)?.finish()
             }
         }
     }
 
-    /// Sends the dump, and what the guard of a script has to add when all of it is proven; the dump's last piece is held
-    /// back until then too. A child that `may_leave` has what it was asked for, and the rest is proven all the same.
+    /// Sends the dump. When all of it is proven, sends the dump's last piece, which is held back until then,
+    /// and what the guard adds to a script. A child that `may_leave` may stop reading when it has what it
+    /// needs. The rest is still proven.
     fn pour_into(&self, mut child: Process, mut guard: Option<Guard>, may_leave: bool) -> Result<()> {
         let mut left = false;
         let mut send = |bytes: &[u8]| {
@@ -122,19 +124,21 @@ impl Restore<'_> {
         match (poured, guard) {
             (Ok(()), Some(guard)) => guard.finish(child),
             (Ok(()), None) => child.finish(),
-            // It ended first, and knows why.
+            // The child ended first. Its error says why.
             (Err(failure), _) if is_broken_pipe(&failure) => {
-                // The rest was not read; a damaged archive makes pg_restore say anything, even "out of memory".
+                // The rest was not read. With a damaged archive, pg_restore may print any error, even "out of
+                // memory".
                 let place = self.job.store.place(self.backup);
                 warn!("whether the backup itself is whole is not known yet: pgkeep verify {place} tells");
                 child.finish().and(Err(failure))
             }
-            // Killed as it is dropped, so that it does not take this for the end.
+            // Dropping kills the child, so it never sees a clean end of its input.
             (Err(failure), _) => Err(failure),
         }
     }
 
-    /// The archive as a file without a name: for pg_restore's jobs, which read here and there.
+    /// Downloads the archive to a file without a name. pg_restore's jobs need a file because they read at
+    /// several positions.
     fn download(&self) -> Result<File> {
         let directory = &self.job.temp_directory;
         let place = || format!("cannot write the archive to {}", directory.display());

@@ -1,8 +1,8 @@
 //! The keywords of connection strings.
 
-/// All that libpq knows, from PostgreSQL 10 to 18
-/// (<https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS>). What is not among them may be a
-/// piece of a password that was not quoted, so it is neither passed on nor shown.
+/// All keywords that libpq knows, from PostgreSQL 10 to 18
+/// (<https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS>). Any other word may be
+/// a piece of a password that was not quoted, so it is neither passed on nor shown.
 pub(super) const KNOWN: [&str; 52] = [
     "application_name",
     "channel_binding",
@@ -58,7 +58,7 @@ pub(super) const KNOWN: [&str; 52] = [
     "user",
 ];
 
-/// Secrets that libpq takes from the connection string only, which every user of the machine can read in
-/// the list of processes.
+/// libpq takes these secrets only from the connection string. There, every user of the machine can read them
+/// in the list of processes.
 pub(super) const ONLY_BY_ARGUMENT: [&str; 4] =
     ["sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key"];

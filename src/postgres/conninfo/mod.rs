@@ -1,8 +1,8 @@
-//! PostgreSQL connection strings, taken apart so that the password travels by itself.
+//! PostgreSQL connection strings, taken apart so that the password is passed on separately.
 //!
 //! Both forms of libpq are read as libpq reads them: the URI and the keyword/value string
 //! (<https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING>). Children get the
-//! keyword/value form without the password; the password reaches them as `PGPASSWORD`.
+//! keyword/value form without the password. They get the password as `PGPASSWORD`.
 
 mod keywords;
 mod read;
@@ -12,13 +12,13 @@ use std::fmt::Write;
 use self::keywords::ONLY_BY_ARGUMENT;
 use crate::base::secret::{Secret, MASK};
 
-/// What to do about a piece of a password that would be read as something else.
+/// What to do if a piece of a password would be read as something else.
 const ESCAPE: &str = "an @, : or / within the user or password of a URI has to be written %40, %3A or %2F";
 
 /// A connection string. `Debug` and [`Conninfo::masked`] show it without its password.
 #[derive(Clone)]
 pub struct Conninfo {
-    /// Keywords and values in their order, without the password; no keyword twice.
+    /// Keywords and values in their order, without the password. No keyword appears twice.
     settings: Vec<(String, String)>,
     password: Option<Secret>,
 }
@@ -27,8 +27,8 @@ impl Conninfo {
     /// Reads a URI (`postgresql://…`, `postgres://…`) or a keyword/value string.
     ///
     /// # Errors
-    /// A sentence that says what is wrong and where, and never quotes the string: any piece of it may be
-    /// a piece of the password.
+    /// A sentence that says what is wrong and where. It never quotes the string, because any piece of it may
+    /// be a piece of the password.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut conninfo = Conninfo { settings: Vec::new(), password: None };
         for (keyword, value) in read::settings(text.trim())? {
@@ -51,7 +51,7 @@ impl Conninfo {
         Ok(conninfo)
     }
 
-    /// The value of a keyword, unless it is absent or empty (which libpq takes for absent).
+    /// The value of a keyword. None if it is absent or empty; libpq treats an empty value as absent.
     pub fn get(&self, keyword: &str) -> Option<&str> {
         let (_, value) = self.settings.iter().find(|(known, _)| known == keyword)?;
         (!value.is_empty()).then_some(value)
@@ -70,27 +70,27 @@ impl Conninfo {
         self.password.as_ref()
     }
 
-    /// The keyword/value form without the password: safe in an argument list.
+    /// The keyword/value form without the password. It is safe in an argument list.
     pub fn without_password(&self) -> String {
         let mut text = String::new();
         for (keyword, value) in &self.settings {
             let separator = if text.is_empty() { "" } else { " " };
             let value = value.replace('\\', r"\\").replace('\'', r"\'");
-            // Writing to a String does not fail.
+            // Writing to a String cannot fail.
             let _ = write!(text, "{separator}{keyword}='{value}'");
         }
         text
     }
 
-    /// The keyword/value form with the mask in the password's place, for a log line.
+    /// The keyword/value form with the mask in place of the password, for a log line.
     pub fn masked(&self) -> String {
         let password = self.password.as_ref().map(|_| format!(" password={MASK}"));
         self.without_password() + &password.unwrap_or_default()
     }
 }
 
-/// Values that children get as arguments, and messages show, must not be connection strings themselves: those have
-/// passwords of their own.
+/// Children get some values as arguments, and messages show them. Such a value must not be a connection
+/// string itself, because that could contain another password.
 ///
 /// # Errors
 /// A sentence that does not quote the value.
@@ -112,7 +112,7 @@ pub fn refuse_hidden_password(keyword: &str, value: &str) -> Result<(), String> 
     Ok(())
 }
 
-/// Whether somebody meant a connection string, even one that cannot be read. A database may have a = in its name.
+/// Whether somebody meant a connection string, even if it cannot be read. A database's name may contain a =.
 fn is_connection_string(name: &str) -> bool {
     let by_keywords = || read::settings(name.trim()).is_ok_and(|settings| !settings.is_empty());
     let mut behind = name.split("password").skip(1);

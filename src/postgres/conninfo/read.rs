@@ -5,19 +5,19 @@ use super::ESCAPE;
 
 type Settings = Vec<(String, String)>;
 
-/// What stands behind the scheme of a URI, if it is one.
+/// The text after the scheme, if this is a URI.
 pub(super) fn behind_scheme(text: &str) -> Option<&str> {
     ["postgresql://", "postgres://"].iter().find_map(|scheme| text.strip_prefix(scheme))
 }
 
-/// Keywords and values in their order.
+/// Returns keywords and values in their order.
 ///
 /// # Errors
-/// Where neither form fits.
+/// The text has neither form.
 pub(super) fn settings(text: &str) -> Result<Settings, String> {
     match behind_scheme(text) {
         Some(rest) => parse_uri(rest),
-        // A value may contain it as well.
+        // A value may contain it too.
         None if text.split_once("://").is_some_and(|(scheme, _)| !scheme.contains('=')) => {
             Err("it is a URI, but not of PostgreSQL: it has to begin with postgresql://".into())
         }
@@ -26,7 +26,7 @@ pub(super) fn settings(text: &str) -> Result<Settings, String> {
     }
 }
 
-/// What stands behind the scheme, cut where libpq's `conninfo_uri_parse_options` cuts it:
+/// Reads the text after the scheme, cut where libpq's `conninfo_uri_parse_options` cuts it:
 /// `[user[:password]@][host[:port],…][/dbname][?keyword=value&…]`.
 fn parse_uri(rest: &str) -> Result<Settings, String> {
     let mut settings = Vec::new();
@@ -37,7 +37,7 @@ fn parse_uri(rest: &str) -> Result<Settings, String> {
         Ok(())
     };
 
-    // The first @ before any / ends the user: an @ within a password has to be written %40.
+    // The first @ before any / ends the user: an @ inside a password has to be written %40.
     let user_end = rest.find(['@', '/']).filter(|&at| rest[at..].starts_with('@'));
     let rest = match user_end {
         Some(at) => {
@@ -51,7 +51,7 @@ fn parse_uri(rest: &str) -> Result<Settings, String> {
 
     let (authority, rest) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
     let (database, parameters) = rest.split_once('?').unwrap_or((rest, ""));
-    // Both are shown. In a parameter an @ may well stand: it has a keyword.
+    // Both are shown in messages. A parameter may contain an @, because it has a keyword.
     if [authority, database].iter().any(|part| part.contains('@')) {
         return Err(format!(
             "an @ stands in its host or database, and may be a piece of the password; {ESCAPE}"
@@ -89,7 +89,7 @@ fn parse_uri(rest: &str) -> Result<Settings, String> {
     for parameter in parameters.split('&').filter(|parameter| !parameter.is_empty()) {
         let (keyword, value) =
             parameter.split_once('=').ok_or("a parameter behind the ? has no = between keyword and value")?;
-        // JDBC's spelling, which libpq knows too.
+        // JDBC's spelling. libpq knows it too.
         let (keyword, value) =
             if (keyword, value) == ("ssl", "true") { ("sslmode", "require") } else { (keyword, value) };
         let problem = || {
@@ -122,8 +122,8 @@ fn percent_decode(raw: &str, of: &str) -> Result<String, String> {
     String::from_utf8(bytes).map_err(|_| format!("{of} is not UTF-8 once its % escapes are decoded"))
 }
 
-/// `keyword = value` pairs between white space; values may stand in single quotes, and a backslash takes
-/// the next character as it is.
+/// Reads `keyword = value` pairs, separated by white space. A value may be in single quotes, and after a
+/// backslash the next character is taken as it is.
 fn parse_keywords(text: &str) -> Result<Settings, String> {
     let mut settings = Vec::new();
     let mut chars = text.chars().peekable();
@@ -165,7 +165,7 @@ fn parse_keywords(text: &str) -> Result<Settings, String> {
     }
 }
 
-/// A keyword becomes part of the text that children get, and of messages.
+/// A keyword becomes part of messages and of the text that children get.
 fn known(keyword: &str, problem: impl Fn() -> String) -> Result<String, String> {
     KNOWN.contains(&keyword).then(|| keyword.to_owned()).ok_or_else(problem)
 }

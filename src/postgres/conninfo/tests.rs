@@ -73,7 +73,7 @@ fn what_cannot_be_read_is_refused_without_quoting_it() {
     }
 }
 
-/// A password of which a piece stands where hosts, databases or keywords do: those are shown.
+/// A piece of the password is where a host, a database or a keyword should be, and those are shown.
 #[test]
 fn a_password_that_is_not_escaped_is_refused_with_the_remedy() {
     for uri in [
@@ -97,7 +97,7 @@ fn a_password_that_is_not_escaped_is_refused_with_the_remedy() {
         let problem = Conninfo::parse(text).expect_err(text);
         assert!(!problem.contains("hush"), "{text}: {problem}");
     }
-    // Whatever a password is made of: none of it is ever shown.
+    // Whatever a password contains, none of it is ever shown.
     let pieces = ["", "1", "HUSH", "x=HUSH"];
     let marks = ["@", "/", ":", "?", "#", "&", "=", "%", "%41", "[", "]", "'", "\\", " ", ","];
     for (a, b, c) in pieces.iter().flat_map(|a| pieces.iter().flat_map(move |b| pieces.map(|c| (a, b, c)))) {
@@ -139,7 +139,7 @@ fn a_connection_string_within_another_is_refused() {
             "{text}: {problem}"
         );
     }
-    // What is no more than strange goes on working.
+    // What is only strange still works.
     for (text, settings) in [
         (r"dbname='a b\'c=d password'", r"dbname='a b\'c=d password'"),
         ("dbname='x=y'", "dbname='x=y'"),
@@ -173,11 +173,11 @@ fn whatever_is_given_is_read_or_refused_and_never_told() {
     ];
     crate::base::fuzz::feed(&seeds, |text| match Conninfo::parse(text) {
         Ok(conninfo) => {
-            // What a child gets is read as the same settings again, and holds no password.
+            // What a child gets is read as the same settings again, and contains no password.
             let again = Conninfo::parse(&format!("{} requiressl=''", conninfo.without_password())).unwrap();
             let settings = again.settings.iter().filter(|(keyword, _)| keyword != "requiressl");
             assert!(settings.eq(conninfo.settings.iter().filter(|(keyword, _)| keyword != "requiressl")));
-            // Where no other setting has it too, by a keyword that was spoilt.
+            // Only if no other setting contains it too, because a keyword was damaged.
             if !settings_hold(&conninfo, "HUSH") {
                 assert!(!conninfo.masked().contains("HUSH"));
             }

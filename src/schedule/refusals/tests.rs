@@ -1,4 +1,4 @@
-//! What stands between backticks in a refusal is copied into a configuration: it has to parse.
+//! Users copy the text between backticks in a refusal into a configuration, so it must be valid.
 
 use std::collections::HashMap;
 
@@ -10,12 +10,12 @@ fn refusal(expression: &str) -> String {
     Schedule::parse(expression).expect_err(expression)
 }
 
-/// What a refusal offers to copy.
+/// The texts that a refusal offers to copy.
 fn offers(refusal: &str) -> Vec<&str> {
     refusal.split('`').skip(1).step_by(2).collect()
 }
 
-/// Expressions of other schedulers, a word that their refusals have, and all that they offer.
+/// Expressions of other schedulers, a word in their refusals, and everything that the refusals offer.
 const DIALECTS: &[(&str, &str, &[&str])] = &[
     // Steps that do not fit.
     ("*/60 * * * *", "a step of 60 does not fit an hour, and only 0 would match", &["0 * * * *"]),
@@ -99,7 +99,7 @@ fn the_dialects_of_other_schedulers_are_translated() {
 fn whatever_a_refusal_offers_parses() {
     let seeds: Vec<&str> = DIALECTS.iter().map(|(expression, ..)| *expression).collect();
     crate::base::fuzz::feed(&seeds, |expression| {
-        // Its own backticks would be taken for an offer.
+        // Backticks in the expression would look like an offer.
         let Err(refusal) = Schedule::parse(&expression.replace('`', "")) else { return };
         for offer in offers(&refusal) {
             assert!(Schedule::parse(offer).is_ok(), "{expression}: {refusal}");
@@ -112,7 +112,7 @@ fn what_is_offered_for_a_length_of_time_keeps_it_or_surrounds_it() {
     let mut known = HashMap::new();
     for minutes in 1..=9 * 24 * 60 {
         let (asked, refusal) = (TimeDelta::minutes(minutes), refusal(&format!("@every {minutes}m")));
-        // A month is no fixed length of time.
+        // A month has no fixed length.
         let offers = offers(&refusal).into_iter().filter(|offer| *offer != "0 0 1 * *");
         let gaps: Vec<TimeDelta> =
             offers.map(|offer| *known.entry(offer.to_owned()).or_insert_with(|| gap(offer))).collect();
@@ -130,7 +130,7 @@ fn what_is_offered_for_a_length_of_time_keeps_it_or_surrounds_it() {
     }
 }
 
-/// The one distance between the fire times of a day and more.
+/// The constant distance between fire times over more than a day.
 fn gap(expression: &str) -> TimeDelta {
     let fires = Schedule::parse(expression).unwrap().fires(DateTime::UNIX_EPOCH, &Utc, 1500);
     let gaps: Vec<TimeDelta> = fires.windows(2).map(|pair| pair[1] - pair[0]).collect();
