@@ -6,8 +6,6 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::thread;
-use std::time::Duration;
 
 use crate::backup::assert_restores;
 use crate::failures::assert_nothing_left;
@@ -138,17 +136,12 @@ fn a_name_that_cannot_be_resolved_is_tried_again_until_it_can() {
     {
         return skip("a name that cannot be resolved, because only root can change names for one process");
     }
-    let child = thread::spawn(move || unshared.output().expect("pgkeep"));
-    thread::sleep(Duration::from_millis(1200));
+    let mut running = Running::start(&mut unshared, &pgkeep);
+    let line = running.wait_for_log("try 1 of 5 failed");
+    assert!(line.contains("failed to lookup address information"), "{line}");
     // The same file, as it was mounted.
     fs::write(hosts.path(), "127.0.0.1 localhost s3.pgkeep.invalid\n").expect("the name");
-    let output = child.join().expect("pgkeep");
-    let log = log(&output);
-    assert!(
-        log.contains("try 1 of 5 failed") && log.contains("failed to lookup address information"),
-        "{log}"
-    );
-    assert!(output.status.success(), "{log}");
+    assert_eq!(running.wait(), 0, "{}", running.log());
     assert_eq!(s3.backups().len(), 1);
 }
 
