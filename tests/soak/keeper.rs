@@ -200,7 +200,9 @@ impl Keeper {
                 mark.path().display()
             ),
         );
-        let mut pgkeep = self.pgkeep.clone().with("BACKUP_STALL_TIMEOUT", STALL);
+        // A pg_dump that waits for a lock may be silent, too.
+        let mut pgkeep =
+            self.pgkeep.clone().with("BACKUP_STALL_TIMEOUT", STALL).with("BACKUP_LOCK_TIMEOUT", "1s");
         if let Peer::Question = peer {
             pgkeep = pgkeep.with("BACKUP_PG_BIN", bin.path().to_str().expect("UTF-8"));
         }
