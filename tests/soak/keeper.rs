@@ -11,13 +11,19 @@ use std::time::{Duration, Instant};
 use rustix::process::{kill_process, Pid, Signal};
 
 use crate::support::pgkeep::Pgkeep;
-use crate::support::postgres;
+use crate::support::postgres::{self, wrapped};
 use crate::support::proxy::Proxy;
 use crate::support::s3;
-use crate::Trouble;
+use crate::trouble::{Peer, Trouble};
 
 /// A round that lasts longer hangs: the longest waits are of five tries, each of half a minute without an answer.
 const LONGEST_ROUND: Duration = Duration::from_secs(600);
+/// What a process is given whose children stand still: short, and still longer than they need to say something.
+const STALL: &str = "2s";
+/// The same, as it is told.
+const STALL_TOLD: &str = "2.0 s";
+/// What is told by a backup that meets another one.
+const OTHER: &str = "another pgkeep backs up this database to the same place";
 /// Connections that are kept for the next request, at most.
 const IDLE_CONNECTIONS: usize = 8;
 
@@ -35,8 +41,18 @@ pub struct Keeper {
 pub struct Outcome {
     /// The key that was told, or the failure; of a process that was ended nothing is known.
     pub told: Result<Option<String>, String>,
+    /// The key that another pgkeep told, which backed up beside this one.
+    pub beside: Option<String>,
     /// What was logged in this round.
     pub log: String,
+    /// Whether the trouble came in time, as far as this knows.
+    pub met: bool,
+}
+
+impl Outcome {
+    fn new(told: Result<Option<String>, String>, log: String) -> Self {
+        Outcome { told, beside: None, log, met: true }
+    }
 }
 
 /// A process that backs up once for each line that it reads.
@@ -108,7 +124,7 @@ impl Keeper {
                 let running = Arc::clone(&running);
                 Box::new(move || {
                     when(
-                        &running,
+                        || running.load(Ordering::Relaxed),
                         || connection(pid),
                         |server| {
                             thread::sleep(after);
@@ -133,7 +149,7 @@ impl Keeper {
         thread::sleep(after);
         running.signal(Signal::KILL);
         running.wait();
-        Outcome { told: Ok(None), log: running.log() }
+        Outcome::new(Ok(None), running.log())
     }
 
     /// A backup by a process of its own, which is asked to stop, once or twice.
@@ -150,7 +166,89 @@ impl Keeper {
         let status = running.wait();
         let log = running.log();
         assert!(statuses.contains(&status), "status {status}:\n{log}");
-        Outcome { told: if status == 0 { Ok(None) } else { Err(log.clone()) }, log }
+        Outcome::new(if status == 0 { Ok(None) } else { Err(log.clone()) }, log)
+    }
+
+    /// A backup by the process that lives on, and another one at the same time: at least one of them succeeds, and
+    /// one that fails says that it met the other.
+    pub fn pair(&mut self) -> Outcome {
+        let mut other = self.pgkeep.start(&["backup"]);
+        let mut outcome = self.worker.back_up();
+        let (status, log) = (other.wait(), other.log());
+        let logs = format!("{}the other one:\n{log}", outcome.log);
+        outcome.beside = (status == 0).then(|| key_of(&log));
+        // What has been there for some seconds is swept, if one of them starts so late.
+        let excused = |log: &str| {
+            log.contains(OTHER) || log.contains("NoSuchUpload") && logs.contains("aborted the upload")
+        };
+        assert!(outcome.told.is_ok() || outcome.beside.is_some(), "both failed: {logs}");
+        assert!(outcome.told.is_ok() || excused(&outcome.log), "failed for no reason: {logs}");
+        assert!(status == 0 || status == 1 && excused(&log), "status {status}, for no reason: {logs}");
+        outcome.met = logs.contains(OTHER);
+        Outcome { log: logs, ..outcome }
+    }
+
+    /// A backup by a process of its own, one of whose children stands still, and goes on if `thaw` says so. What
+    /// stands still for good is ended, and the backup is refused.
+    pub fn freeze(&self, peer: Peer, thaw: Option<Duration>) -> Outcome {
+        let mark = tempfile::tempdir().expect("a directory");
+        // Once: the next question is asked.
+        let bin = wrapped(
+            "psql",
+            &format!(
+                r#"case "$*" in *dbname=*) mkdir {}/asked 2>/dev/null && kill -STOP $$;; esac; exec $REAL "$@""#,
+                mark.path().display()
+            ),
+        );
+        // A pg_dump that waits for a lock may be silent, too.
+        let mut pgkeep =
+            self.pgkeep.clone().with("BACKUP_STALL_TIMEOUT", STALL).with("BACKUP_LOCK_TIMEOUT", "1s");
+        if let Peer::Question = peer {
+            pgkeep = pgkeep.with("BACKUP_PG_BIN", bin.path().to_str().expect("UTF-8"));
+        }
+        let mut running = pgkeep.start(&["backup"]);
+        let (pid, ended) = (running.pid(), Arc::new(AtomicBool::new(false)));
+        let alive = Arc::clone(&ended);
+        let beside = thread::spawn(move || {
+            let going_on = || !alive.load(Ordering::Relaxed);
+            if let Peer::Dump(after) = peer {
+                when(
+                    going_on,
+                    || child(pid, "pg_dump"),
+                    |dump| {
+                        thread::sleep(after);
+                        signal_if(child(pid, "pg_dump") == Some(dump), dump, Signal::STOP);
+                    },
+                );
+            }
+            let mut met = false;
+            when(
+                going_on,
+                || children(pid).into_iter().find(|pid| is_stopped(*pid)),
+                |frozen| {
+                    met = true;
+                    if let Some(time) = thaw {
+                        thread::sleep(time);
+                        signal_if(children(pid).contains(&frozen), frozen, Signal::CONT);
+                    }
+                },
+            );
+            met
+        });
+        let status = running.wait();
+        ended.store(true, Ordering::Relaxed);
+        let (met, log) = (beside.join().expect("what happened beside"), running.log());
+        let told = match status {
+            0 => Ok(Some(key_of(&log))),
+            1 => Err(log.clone()),
+            _ => panic!("status {status}:\n{log}"),
+        };
+        assert!(
+            told.is_ok() || log.contains(&format!("wrote nothing for {STALL_TOLD}")),
+            "failed for no reason: {log}"
+        );
+        assert!(told.is_err() || !met || thaw.is_some(), "a frozen {peer:?} made a backup: {log}");
+        Outcome { met, ..Outcome::new(told, log) }
     }
 
     /// Nothing is left in the process that lives on.
@@ -211,7 +309,7 @@ impl Worker {
         let last = if answer == "failed" { "backup failed: " } else { "backup succeeded: " };
         crate::wait_for(format!("\"{last}\""), || self.log.lock().unwrap().contains(last).then_some(()));
         let log = self.log.lock().unwrap().clone();
-        Outcome { told: if answer == "failed" { Err(log.clone()) } else { Ok(Some(answer)) }, log }
+        Outcome::new(if answer == "failed" { Err(log.clone()) } else { Ok(Some(answer)) }, log)
     }
 }
 
@@ -223,8 +321,8 @@ impl Drop for Worker {
 }
 
 /// Does something with the process that `find` finds, unless the round ends before there is one.
-fn when(running: &AtomicBool, find: impl Fn() -> Option<u32>, what: impl FnOnce(u32)) {
-    while running.load(Ordering::Relaxed) {
+fn when(running: impl Fn() -> bool, find: impl Fn() -> Option<u32>, what: impl FnOnce(u32)) {
+    while running() {
         if let Some(pid) = find() {
             return what(pid);
         }
@@ -233,27 +331,50 @@ fn when(running: &AtomicBool, find: impl Fn() -> Option<u32>, what: impl FnOnce(
 }
 
 fn kill_when(running: &AtomicBool, after: Duration, find: impl Fn() -> Option<u32>) {
-    when(running, &find, |pid| {
-        thread::sleep(after);
-        // It may have ended, and its id be another's.
-        if find() == Some(pid) {
-            let pid = Pid::from_raw(pid.cast_signed()).expect("a process id");
-            let _ = kill_process(pid, Signal::KILL);
-        }
-    });
+    when(
+        || running.load(Ordering::Relaxed),
+        &find,
+        |pid| {
+            thread::sleep(after);
+            signal_if(find() == Some(pid), pid, Signal::KILL);
+        },
+    );
+}
+
+/// Sends a signal to a process, if it is still the one: it may have ended, and its id be another's.
+fn signal_if(still: bool, pid: u32, signal: Signal) {
+    if still {
+        let pid = Pid::from_raw(pid.cast_signed()).expect("a process id");
+        let _ = kill_process(pid, signal);
+    }
+}
+
+fn is_stopped(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" T"))
+}
+
+/// The key that the line of a success tells.
+fn key_of(log: &str) -> String {
+    let line = log.lines().find(|line| line.contains("backup succeeded")).expect("the line");
+    let key = line.split_once("s3://").and_then(|(_, place)| place.split_once('/'));
+    let key = key.and_then(|(_, key)| key.split_once(".sql.gz")).expect("its key").0;
+    format!("{key}.sql.gz")
 }
 
 /// A running child that is this program and connects to a database: not one that is asked for its version.
 fn child(parent: u32, name: &str) -> Option<u32> {
-    let tasks = fs::read_dir(format!("/proc/{parent}/task")).ok()?.flatten();
-    let children = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
-    let children: Vec<u32> = children
-        .flat_map(|pids| pids.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
-        .collect();
-    children.into_iter().find(|pid| {
+    children(parent).into_iter().find(|pid| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         String::from_utf8_lossy(&line).contains(&format!("{name}\0-d\0"))
     })
+}
+
+fn children(parent: u32) -> Vec<u32> {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{parent}/task")) else { return Vec::new() };
+    let children = tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    let pids = |line: String| line.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>();
+    children.flat_map(pids).collect()
 }
 
 /// The server process of the connection of a running pg_dump, a child of this process.

@@ -6,8 +6,10 @@
 //! backup and nothing else, and no file, no process and no descriptor is left.
 
 mod keeper;
+mod planted;
 #[path = "../support/mod.rs"]
 mod support;
+mod trouble;
 
 use std::backtrace::Backtrace;
 use std::collections::BTreeMap;
@@ -18,6 +20,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use chrono::{TimeDelta, Utc};
 use fastrand::Rng;
 use pgkeep::base::logging;
 use pgkeep::base::shutdown::Shutdown;
@@ -26,9 +29,10 @@ use pgkeep::jobs::backup;
 
 use keeper::{no_clients, Keeper, Outcome};
 use support::postgres::{self, noise, SHOP};
-use support::proxy::{Harm, Proxy};
+use support::proxy::Proxy;
 use support::s3::{self, Fault};
 use support::wait_for;
+use trouble::{draw, kind, Trouble};
 
 /// What `make test` has time for.
 const SHORT: (u32, Duration) = (40, Duration::from_secs(25));
@@ -71,66 +75,6 @@ fn work() {
     }
 }
 
-/// One way in which a round fails.
-#[derive(Clone, Copy, Debug)]
-enum Trouble {
-    /// So many requests of this kind meet a fault.
-    Request(u32, &'static str, &'static str, Fault),
-    /// A connection to S3 meets this.
-    S3(Harm),
-    /// A connection to PostgreSQL meets this: the first one, which asks for the version, or pg_dump's.
-    Postgres(Harm, bool),
-    /// Nobody is at S3's address from one time on, for another.
-    S3Away(Duration, Duration),
-    /// pg_dump is killed.
-    KillDump(Duration),
-    /// A server process of PostgreSQL's is killed, and with it all of them.
-    KillServer(Duration),
-    /// pg_dump's connection is ended by the server.
-    EndConnection(Duration),
-    /// pgkeep is killed.
-    Kill(Duration),
-    /// pgkeep is asked to stop.
-    Stop(Duration),
-    /// pgkeep is asked to stop, and then asked again.
-    StopNow(Duration),
-}
-
-/// What S3 says on its bad days. The part of path and query keeps apart what is the same method.
-const REQUESTS: [(&str, &str, Fault); 27] = [
-    ("PUT", "", Fault::Answer(500, "InternalError")),
-    ("PUT", "", Fault::Answer(503, "SlowDown")),
-    ("PUT", "", Fault::Answer(429, "TooManyRequests")),
-    ("PUT", "", Fault::Answer(403, "AccessDenied")),
-    ("PUT", "", Fault::SlowDown(1)),
-    ("PUT", "", Fault::ChangeBody),
-    ("PUT", "", Fault::CutInBody),
-    ("PUT", "", Fault::LoseAnswer),
-    ("PUT", "", Fault::WrongEtag),
-    ("PUT", "partNumber=", Fault::Answer(404, "NoSuchUpload")),
-    ("PUT", "partNumber=2", Fault::Answer(500, "InternalError")),
-    ("PUT", "partNumber=2", Fault::LoseAnswer),
-    ("POST", "uploads=", Fault::Answer(500, "InternalError")),
-    ("POST", "uploads=", Fault::LoseAnswer),
-    ("POST", "uploads=", Fault::Document("<html>Welcome!</html>")),
-    ("POST", "uploadId=", Fault::LoseAnswer),
-    ("POST", "uploadId=", Fault::Answer(503, "ServiceUnavailable")),
-    ("POST", "uploadId=", Fault::Answer(404, "NoSuchUpload")),
-    (
-        "POST",
-        "uploadId=",
-        Fault::Document("<Error><Code>InternalError</Code><Message>late</Message></Error>"),
-    ),
-    ("POST", "uploadId=", Fault::Document("<Error><Code>AccessDenied</Code><Message>late</Message></Error>")),
-    ("GET", "list-type=2", Fault::Answer(500, "InternalError")),
-    ("GET", "list-type=2", Fault::Answer(403, "AccessDenied")),
-    ("GET", "list-type=2", Fault::CutAnswer(100)),
-    ("HEAD", "", Fault::Answer(500, "InternalError")),
-    ("HEAD", "", Fault::Answer(403, "AccessDenied")),
-    ("DELETE", "", Fault::Answer(403, "AccessDenied")),
-    ("DELETE", "", Fault::LoseAnswer),
-];
-
 /// How rounds of one kind ended.
 #[derive(Default)]
 struct Tally {
@@ -165,7 +109,7 @@ impl Soak {
     }
 
     fn round(&mut self, number: u32) {
-        let trouble = (self.rng.u8(..3) == 0).then(|| self.trouble());
+        let trouble = (self.rng.u8(..3) == 0).then(|| draw(&mut self.rng, self.long));
         // Parts are of large backups alone, and a dump that is to meet its end has to take a while.
         let large = match trouble {
             Some(Trouble::Request(_, method, part, _)) if method == "POST" || !part.is_empty() => {
@@ -185,33 +129,58 @@ impl Soak {
         );
         self.s3.plant(&expired, b"an expired backup");
         self.s3.plant(&stranger, b"somebody else's");
+        let planted = match trouble {
+            Some(Trouble::Planted(what, ago)) => {
+                Some(what.put(database, ago, &expected, &self.s3, &mut self.rng))
+            }
+            _ => None,
+        };
         let before = self.s3.objects();
         // The worker's connection of the last time was closed meanwhile, as idle ones are.
         self.to_s3.cut();
 
-        if let Some(Trouble::Request(times, method, part, fault)) = trouble {
-            self.s3.fail(times, method, part, fault);
+        match trouble {
+            Some(Trouble::Request(times, method, part, fault)) => self.s3.fail(times, method, part, fault),
+            Some(Trouble::Pair(way)) => self.s3.fail(u32::MAX, "", "", Fault::Hold(way)),
+            Some(Trouble::Clock(hours)) => {
+                let time = Utc::now() + TimeDelta::hours(hours);
+                let time = time.format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+                self.s3.fail(u32::MAX, "", "", Fault::WrongTime(time.leak()));
+            }
+            _ => {}
         }
         let keeper = if large { &mut self.large } else { &mut self.small };
         let outcome = match trouble {
             Some(Trouble::Kill(after)) => keeper.kill(after),
             Some(Trouble::Stop(after)) => keeper.stop(after, false),
             Some(Trouble::StopNow(after)) => keeper.stop(after, true),
+            Some(Trouble::Pair(_)) => keeper.pair(),
+            Some(Trouble::Freeze(peer, thaw)) => keeper.freeze(peer, thaw),
             _ => keeper.run_beside(trouble, &self.to_s3, &self.to_postgres),
         };
-        let faults = self.s3.calm();
+        let mut faults = self.s3.calm();
+        // Nothing fails for these.
+        faults.retain(|fault| !matches!(fault, Fault::Hold(_) | Fault::WrongTime(_)));
         let harms = [self.to_s3.calm(), self.to_postgres.calm()].concat();
         wait_for("PostgreSQL to answer", || server.answers().then_some(()));
         let context = format!("round {number}, {trouble:?} (met {faults:?} {harms:?}):\n{}", outcome.log);
 
         let new = self.look_into_bucket(&before, &expired, &expected, &outcome, &context);
-        let undisturbed =
-            faults.is_empty() && harms.is_empty() && !matches!(trouble, Some(Trouble::S3Away(..)));
+        let undisturbed = faults.is_empty()
+            && harms.is_empty()
+            && !matches!(trouble, Some(Trouble::S3Away(..) | Trouble::Clock(_)));
         match &outcome.told {
             Ok(Some(_)) if undisturbed => assert!(!self.s3.objects().contains_key(&expired), "{context}"),
             Ok(None) if matches!(trouble, Some(Trouble::Stop(_))) => assert_eq!(new.len(), 1, "{context}"),
-            Err(_) => assert!(trouble.is_some(), "a backup failed for no reason: {context}"),
+            Err(_) => assert!(
+                !matches!(trouble, None | Some(Trouble::Planted(..) | Trouble::Clock(_))),
+                "a backup failed for no reason: {context}"
+            ),
             _ => {}
+        }
+        if let Some(Trouble::Clock(_)) = trouble {
+            assert!(self.s3.objects().contains_key(&expired), "{expired} went: {context}");
+            assert!(outcome.log.contains("this host's clock and S3's differ by "), "{context}");
         }
         // Not the lines of a stack trace.
         let told = |line: &&str| ["[WARN ] ", "[ERROR] "].iter().any(|level| line.contains(level));
@@ -219,10 +188,17 @@ impl Soak {
         assert!(lines.count() >= faults.len(), "a fault without a line: {context}");
         let keeper = if large { &mut self.large } else { &mut self.small };
         assert_eq!(keeper.pgkeep.left_in_spool(), [] as [&str; 0], "{context}");
+        if let Some(object) = planted {
+            object.is_refused(keeper, new.first(), &context);
+            fs::remove_file(self.s3.path(&object.key)).expect("what was planted");
+        }
         wait_for(format!("the end of all processes; {context}"), || {
             no_clients(&self.to_postgres).then_some(())
         });
-        if !matches!(trouble, Some(Trouble::Kill(_) | Trouble::Stop(_) | Trouble::StopNow(_))) {
+        if !matches!(
+            trouble,
+            Some(Trouble::Kill(_) | Trouble::Stop(_) | Trouble::StopNow(_) | Trouble::Freeze(..))
+        ) {
             keeper.look_at_worker(&context);
         }
         // The disk of this machine is not the bucket of a provider.
@@ -235,7 +211,8 @@ impl Soak {
         let tally = self.tallies.entry(kind).or_default();
         tally.tried += 1;
         tally.met += u32::from(
-            met || !matches!(trouble, Some(Trouble::Request(..) | Trouble::S3(_) | Trouble::Postgres(..))),
+            met || outcome.met
+                && !matches!(trouble, Some(Trouble::Request(..) | Trouble::S3(_) | Trouble::Postgres(..))),
         );
         tally.whole += u32::try_from(new.len()).expect("few");
         tally.refused += u32::from(new.is_empty());
@@ -266,10 +243,14 @@ impl Soak {
         let gone: Vec<&String> = before.keys().filter(|key| !after.contains_key(*key)).collect();
         assert!(gone.iter().all(|key| *key == expired), "{gone:?} went: {context}");
         assert!(before.iter().all(|(key, size)| gone.contains(&key) || after[key] == *size), "{context}");
+        let told = outcome.told.iter().flatten();
+        let mut own: Vec<&String> = told.chain(&outcome.beside).collect();
+        own.sort_unstable();
         match &outcome.told {
-            Ok(Some(key)) => assert_eq!(new, [key.as_str()], "{context}"),
+            // Each that was told, and nothing else.
+            _ if !own.is_empty() => assert_eq!(new.iter().collect::<Vec<_>>(), own, "{context}"),
             // Its last words are not heard.
-            Ok(None) => assert!(new.len() <= 1, "{new:?} is there: {context}"),
+            Ok(_) => assert!(new.len() <= 1, "{new:?} is there: {context}"),
             Err(log) => {
                 // S3 could not be asked what it has, or not be told to delete it.
                 let told = |line: &str| {
@@ -292,44 +273,6 @@ impl Soak {
             2 => format!("ALTER TABLE customers DROP COLUMN IF EXISTS extra; ALTER TABLE customers ADD extra int DEFAULT {number}"),
             3 => format!("DROP TABLE IF EXISTS t{}; CREATE TABLE t{} AS SELECT generate_series(1, {number}) n", number % 9, number % 9),
             _ => format!("INSERT INTO orders (customer, total) SELECT 1, n FROM generate_series(1, {number}) n"),
-        }
-    }
-
-    fn trouble(&mut self) -> Trouble {
-        let rng = &mut self.rng;
-        // Small numbers as often as large ones: a header, a small answer, a part.
-        let [up, down] = [rng.u8(1..25), rng.u8(1..25)].map(|bits| rng.u64(0..1 << bits));
-        let harm = match rng.u8(..9) {
-            0 => Harm::Drop,
-            1 | 2 => Harm::CutUp(up),
-            3 => Harm::CutDown(down),
-            4 => Harm::HalfClose(down),
-            5 => Harm::Pause(down),
-            6 => Harm::Trickle,
-            // It takes half a minute to be noticed.
-            7 if self.long => Harm::Stall(down),
-            _ => Harm::Repeat(down),
-        };
-        let moment = Duration::from_millis(rng.u64(..1200));
-        match rng.u8(..16) {
-            0..=5 => {
-                let (method, part, fault) = REQUESTS[rng.usize(..REQUESTS.len())];
-                let times = [1, 1, 2, if self.long { 9 } else { 3 }][rng.usize(..4)];
-                Trouble::Request(times, method, part, fault)
-            }
-            6 | 7 => Trouble::S3(harm),
-            // A PostgreSQL that holds its connections open and says nothing, or what nobody understands, is waited for.
-            8 | 9 if !matches!(harm, Harm::Stall(_) | Harm::Repeat(_)) => {
-                Trouble::Postgres(harm, rng.u8(..4) == 0)
-            }
-            8 | 9 => Trouble::S3(harm),
-            10 => Trouble::S3Away(moment, Duration::from_millis(rng.u64(..3000))),
-            11 => Trouble::KillDump(moment / 4),
-            12 if rng.bool() => Trouble::KillServer(moment / 4),
-            12 => Trouble::EndConnection(moment / 4),
-            13 | 14 => Trouble::Kill(moment),
-            _ if rng.bool() => Trouble::Stop(moment),
-            _ => Trouble::StopNow(moment),
         }
     }
 
@@ -370,30 +313,4 @@ impl Soak {
         assert_eq!(self.s3.pending_uploads(), [] as [&str; 0], "uploads outlive the sweep");
         println!("soak: passed, nothing was lost");
     }
-}
-
-/// The row of the table that a round counts in.
-fn kind(trouble: Trouble, large: bool) -> String {
-    let size = if large { "parts" } else { "one part" };
-    match trouble {
-        Trouble::Request(_, method, part, fault) => {
-            let fault = format!("{fault:?}");
-            let fault = fault.split(['{', '<']).next().expect("its beginning").trim_end_matches("(\"");
-            format!("S3: {} {fault}", format!("{method} {part}").trim())
-        }
-        Trouble::S3(harm) => format!("S3 connection: {}, {size}", name(harm)),
-        Trouble::Postgres(harm, _) => format!("PostgreSQL connection: {}, {size}", name(harm)),
-        Trouble::S3Away(..) => "S3 is away for a while".into(),
-        Trouble::KillDump(_) => "kill -9 pg_dump".into(),
-        Trouble::KillServer(_) => "kill -9 of a PostgreSQL server process".into(),
-        Trouble::EndConnection(_) => "PostgreSQL ends the connection".into(),
-        Trouble::Kill(_) => "kill -9 pgkeep".into(),
-        Trouble::Stop(_) => "SIGTERM".into(),
-        Trouble::StopNow(_) => "SIGTERM twice".into(),
-    }
-}
-
-fn name(harm: Harm) -> String {
-    let name = format!("{harm:?}");
-    name.split('(').next().expect("its beginning").to_owned()
 }
