@@ -101,7 +101,8 @@ pub fn draw(rng: &mut Rng, long: bool) -> Trouble {
         _ => Harm::Repeat(down),
     };
     let moment = Duration::from_millis(rng.u64(..1200));
-    match rng.u8(..24) {
+    // The last kinds take longer than the short form has.
+    match rng.u8(..if long { 24 } else { 15 }) {
         0..=5 => {
             let (method, part, fault) = REQUESTS[rng.usize(..REQUESTS.len())];
             let times = [1, 1, 2, if long { 9 } else { 3 }][rng.usize(..4)];
