@@ -55,7 +55,7 @@ pub fn run(mut job: Job, plan: Plan) -> Result<()> {
     let status = Status { started, alive: started, broken_off, ..Status::default() };
     let status = StatusFile::create(plan.status_path, status)?;
     let hearing = status.clone();
-    job.listeners.push(Arc::new(move |event| hearing.update(|status| status.hear(event))));
+    job.listeners.push(Arc::new(move |_, event| hearing.update(|status| status.hear(event))));
 
     let mut agenda = Agenda::new(&plan.interval.schedule, &Local, started)?;
     let mut drills =

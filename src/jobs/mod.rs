@@ -24,8 +24,8 @@ use crate::base::shutdown::Shutdown;
 use crate::postgres::{Clients, Conninfo, Databases, Format, Postgres};
 use crate::store::{Policy, Store};
 
-/// Gets every event, on the thread on which it happens.
-type Listener = Arc<dyn Fn(&Event) + Send + Sync>;
+/// Gets every event with its job, on the thread on which it happens.
+type Listener = Arc<dyn Fn(&Job, &Event) + Send + Sync>;
 
 /// What the backups of one database need.
 #[derive(Clone)]
@@ -93,7 +93,7 @@ impl Job {
     fn tell(&self, event: &Event) {
         event.log();
         for listener in &self.listeners {
-            listener(event);
+            listener(self, event);
         }
     }
 }
