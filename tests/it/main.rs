@@ -28,6 +28,7 @@ mod resources;
 mod restore;
 mod retention;
 mod s3_faults;
+mod selections;
 mod servers;
 mod tidy;
 mod tls;
