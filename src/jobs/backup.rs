@@ -32,8 +32,6 @@ const MOST_NAMES: usize = 10;
 pub(super) const DATABASE_PROPERTIES: &str = "database-properties";
 /// The metadata with the version of pg_dump.
 pub(super) const CLIENT_VERSION: &str = "client-version";
-/// The metadata with the size of the dump before it was compressed.
-pub(super) const DUMPED_BYTES: &str = "dumped-bytes";
 
 /// The numbers of bytes so far, for the progress lines.
 #[derive(Default)]
@@ -158,7 +156,7 @@ impl Run<'_> {
         let Run { job, progress, .. } = self;
         let store = &job.store;
         // S3 accepts metadata only when an upload begins, so a backup of several parts does not have this.
-        metadata.push((DUMPED_BYTES, progress.dumped.load(Ordering::Relaxed).to_string()));
+        metadata.push(("dumped-bytes", progress.dumped.load(Ordering::Relaxed).to_string()));
         for _ in 0..MOST_NAMES {
             match store.client.put_new(&claim.at(&backup.key), part, &metadata)? {
                 Made::Whole => {

@@ -8,6 +8,7 @@ use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
 
+use crate::archive::{archive, gzip};
 use crate::backup::assert_restores_on;
 use crate::support::pgkeep::Pgkeep;
 use crate::support::postgres::{noise, Server, EVERYTHING, SHOP};
@@ -83,6 +84,8 @@ fn what_a_newer_client_backed_up_restores_on_its_own_older_server() {
                 .with("BACKUP_FORMAT", format);
             let log = pgkeep.succeed(&["backup"]).log;
             assert!(log.contains(&format!("with pg_dump {newer}.")), "{log}");
+            let told = pgkeep.succeed(&["check"]).stdout;
+            assert_eq!(told.contains("a line to be removed first"), major < 17, "{told}");
             let jobs = format!("{format}_jobs");
             let mut restores = vec![vec!["latest", "--database", format], vec!["latest", "--replace"]];
             if format == "custom" {
@@ -99,6 +102,19 @@ fn what_a_newer_client_backed_up_restores_on_its_own_older_server() {
             }
             let log = pgkeep.succeed(&["verify", "--drill"]).log;
             assert!(log.contains("drill succeeded"), "{log}");
+            // By hand, as README says.
+            let ending = if format == "plain" { ".sql.gz" } else { ".dump.gz" };
+            let key = s3.objects().into_keys().find(|key| key.ends_with(ending)).expect("a backup");
+            let hand = server.database("hand");
+            let script = format!(
+                "gunzip -c {} | {} | sed '1,40{{/^SET transaction_timeout/d;}}' | {2}/psql -Xqo /dev/null -v ON_ERROR_STOP=1",
+                s3.path(&key).display(),
+                if format == "plain" { "cat".into() } else { format!("{0}/pg_restore -f -", clients.display()) },
+                clients.display()
+            );
+            let by_hand = server.client("sh", &hand).args(["-c", &script]).output().expect("sh");
+            assert!(by_hand.status.success(), "{}", String::from_utf8_lossy(&by_hand.stderr));
+            assert_eq!(server.contents(&hand), before);
         }
     }
 }
@@ -150,6 +166,34 @@ fn a_damaged_archive_restores_nothing_on_an_older_server() {
         let left = server.psql("postgres", "SELECT datname FROM pg_database WHERE datname LIKE 'again%'");
         assert_eq!(left, "", "{log}");
     }
+}
+
+#[test]
+fn a_planted_archive_runs_no_command_on_its_way_to_an_older_server() {
+    let (Some(bin), Some(clients)) = (programs(16), programs(18)) else { return };
+    let (server, s3) = (Server::start(&bin), s3::Server::start());
+    let database = server.database("planted");
+    let comment = "x".repeat(300);
+    server.psql(&database, &format!("CREATE TABLE t (); COMMENT ON TABLE t IS '{comment}'"));
+    let pgkeep = Pgkeep::new(&database, &s3)
+        .with("POSTGRES_CONNECTION_STRING", &server.connection(&database))
+        .with("BACKUP_PG_BIN", clients.to_str().expect("UTF-8"))
+        .with("BACKUP_FORMAT", "custom");
+    pgkeep.succeed(&["backup"]);
+    let (archive, key) = archive(&s3);
+    let statement = format!("COMMENT ON TABLE public.t IS '{comment}';");
+    let at = archive.windows(statement.len()).position(|window| window == statement.as_bytes());
+    let at = at.expect("the comment");
+    let file = pgkeep.spool.path().with_extension("planted");
+    let command = format!("SELECT 1;\n\\! touch {}\n--", file.display());
+    // As long as what it replaces.
+    let planted = format!("{command:<0$}", statement.len());
+    s3.plant(&key, &gzip(&[&archive[..at], planted.as_bytes(), &archive[at + planted.len()..]].concat()));
+    let log = pgkeep.fail(&["restore", "latest", "--database", "again"]).log;
+    assert!(log.contains("this is no script of pg_dump"), "{log}");
+    assert!(!file.exists(), "{log}");
+    let left = server.psql("postgres", "SELECT datname FROM pg_database WHERE datname LIKE 'again%'");
+    assert_eq!(left, "", "{log}");
 }
 
 #[test]

@@ -147,3 +147,54 @@ fn names_that_mean_nothing_fail_and_are_named() {
         assert_eq!(server.psql("postgres", &left), "0", "{log}");
     }
 }
+
+#[test]
+fn another_role_restores_without_the_roles_of_the_backup() {
+    let (server, s3) = (Server::start(postgres::bin()), s3::Server::start());
+    let elsewhere = Server::start(postgres::bin());
+    server.psql("postgres", "CREATE ROLE keeper; CREATE ROLE reader");
+    server.psql("postgres", "CREATE DATABASE owned OWNER keeper");
+    server.psql(
+        "postgres",
+        "REVOKE CONNECT ON DATABASE owned FROM PUBLIC; GRANT CONNECT ON DATABASE owned TO reader",
+    );
+    server.psql(
+        "owned",
+        "CREATE SCHEMA s AUTHORIZATION keeper; CREATE TABLE s.t AS SELECT 1 AS id; ALTER TABLE s.t OWNER TO keeper;
+         GRANT SELECT ON s.t TO reader; CREATE VIEW s.v AS SELECT id FROM s.t",
+    );
+    elsewhere.psql("postgres", "CREATE ROLE other LOGIN CREATEDB PASSWORD 'other'");
+    let to = format!("postgresql://other:other@127.0.0.1:{}", elsewhere.port);
+    let pgkeep = Pgkeep::new("owned", &s3)
+        .with("POSTGRES_CONNECTION_STRING", &server.connection("owned"))
+        .with("BACKUP_FORMAT", "custom");
+    pgkeep.succeed(&["backup"]);
+    let base = ["restore", "latest", "--database", "back", "--to", to.as_str()];
+    let log = pgkeep.fail(&base).log;
+    assert!(log.contains("role \"keeper\" does not exist"), "{log}");
+    let log = pgkeep.fail(&[&base[..], &["--no-owner"]].concat()).log;
+    assert!(log.contains("role \"reader\" does not exist"), "{log}");
+    for more in
+        [&["--no-owner", "--no-privileges"] as &[&str], &["--no-owner", "--no-privileges", "--schema", "s"]]
+    {
+        let log = pgkeep.succeed(&[&base[..], more].concat()).log;
+        let who = "SELECT string_agg(relname || ' of ' || relowner::regrole || coalesce(relacl::text, ''), ', ' ORDER BY relname)
+                   FROM pg_class WHERE relnamespace = 's'::regnamespace";
+        assert_eq!(elsewhere.psql("back", who), "t of other, v of other", "{log}");
+        assert_eq!(elsewhere.psql("back", "SELECT id FROM s.v"), "1");
+        // Nor does the database itself want them.
+        let database =
+            "SELECT datdba::regrole || coalesce(datacl::text, '') FROM pg_database WHERE datname = 'back'";
+        assert_eq!(elsewhere.psql("postgres", database), "other");
+        assert!(!log.contains("WARN"), "{log}");
+        elsewhere.psql("postgres", "DROP DATABASE back");
+    }
+    let plain = pgkeep.with("BACKUP_FORMAT", "plain");
+    plain.succeed(&["backup"]);
+    let key = s3.backups().pop().expect("a plain backup");
+    let log = plain.fail(&["restore", &key, "--no-owner"]).log;
+    assert!(
+        log.contains("is plain SQL; to restore it as another role, first make the roles that it names"),
+        "{log}"
+    );
+}

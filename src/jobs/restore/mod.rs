@@ -65,10 +65,16 @@ pub fn run(job: &Job, options: &Options) -> Result<Restored> {
     let started = Instant::now();
     let Selected { database: source, backup } = job.store.find(&options.which)?;
     let selection = &options.selection;
-    if selection.is_any() {
-        ensure!(
-            backup.format == Format::Custom,
-            "--table, --schema and --jobs need a backup in the custom format (BACKUP_FORMAT=custom), and {} is plain SQL",
+    if selection.is_any() && backup.format != Format::Custom {
+        let roles = if selection.of_roles().next().is_some() {
+            "; to restore it as another role, first make the roles that it names (CREATE ROLE …), and make that role a member \
+             of them (GRANT … TO …)"
+        } else {
+            ""
+        };
+        bail!(
+            "--table, --schema, --jobs, --no-owner and --no-privileges need a backup in the custom format \
+             (BACKUP_FORMAT=custom), and {} is plain SQL{roles}",
             backup.key
         );
     }
@@ -99,7 +105,10 @@ pub fn run(job: &Job, options: &Options) -> Result<Restored> {
     );
     let recorded = Recorded::of(job, &backup)?;
     let properties = match target {
-        Target::New => recorded.properties.clone(),
+        Target::New => recorded
+            .properties
+            .clone()
+            .map(|properties| properties.without(selection.no_owner, selection.no_privileges)),
         // The properties of the database that it replaces are better than those in the backup.
         Target::Empty | Target::Replaced => Some(databases.properties(&name)?),
     };

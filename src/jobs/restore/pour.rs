@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufReader, Seek, Write};
 use std::os::fd::AsRawFd;
 
-use anyhow::{ensure, Context, Result};
+use anyhow::{anyhow, ensure, Context, Result};
 use chrono::Utc;
 use log::{info, warn};
 
@@ -13,6 +13,7 @@ use super::selection::Selection;
 use super::sink::{Psql, Sink};
 use crate::base::{logging, units};
 use crate::dump::archive::contents;
+use crate::dump::gunzip::{least_length, TRAILER_LENGTH};
 use crate::dump::spool;
 use crate::jobs::{fetch, Job};
 use crate::postgres::{
@@ -109,6 +110,7 @@ impl Restore<'_> {
             );
         }
         let mut arguments: Vec<String> = jobs.iter().map(|jobs| format!("--jobs={jobs}")).collect();
+        arguments.extend(self.selection.of_roles());
         // Both files are open until pg_restore has ended. They have no other names.
         let path = |file: &File| format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
         let needs_file = jobs.is_some() || self.selection.is_part();
@@ -172,22 +174,31 @@ impl Restore<'_> {
     fn ensure_room(&self) -> Result<()> {
         let directory = &self.job.temp_directory;
         let Some(free) = spool::free_space(directory) else { return Ok(()) };
-        let what = |needed: u64| {
-            format!(
-                "--jobs, --table and --schema need the whole archive, uncompressed, in {}: that is {}{}, and only {} are \
-                 free there; BACKUP_TEMP_DIR can name another directory",
-                directory.display(),
-                if self.recorded.dumped.is_some() { "" } else { "more than " },
-                units::bytes(needed),
-                units::bytes(free)
-            )
+        let needed = match self.archive_length() {
+            Ok(length) => length,
+            Err(failure) => {
+                warn!("how much room the archive needs is not known: {failure:#}");
+                return Ok(());
+            }
         };
-        match self.recorded.dumped {
-            Some(needed) => ensure!(needed <= free, "{}", what(needed)),
-            None if self.backup.size > free => warn!("{}", what(self.backup.size)),
-            None => {}
-        }
+        ensure!(
+            needed <= free,
+            "--jobs, --table and --schema need the whole archive, uncompressed, in {}: {} or more ({needed} bytes), and only \
+             {} ({free} bytes) are free there; BACKUP_TEMP_DIR can name another directory",
+            directory.display(),
+            units::bytes(needed),
+            units::bytes(free)
+        );
         Ok(())
+    }
+
+    /// The least length of the archive. A backup of several parts does not have it in its metadata, but every gzip
+    /// file ends with it.
+    fn archive_length(&self) -> Result<u64> {
+        let (key, size) = (&self.backup.key, self.backup.size);
+        let end = self.job.store.client.last_bytes(key, size, TRAILER_LENGTH as u64)?;
+        let trailer = end.try_into().map_err(|_| anyhow!("the object is too short"))?;
+        Ok(least_length(trailer, size))
     }
 
     /// The list of entries that are selected. None means all.

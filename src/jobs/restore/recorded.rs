@@ -4,7 +4,7 @@
 use anyhow::{Context, Result};
 use log::warn;
 
-use crate::jobs::backup::{CLIENT_VERSION, DATABASE_PROPERTIES, DUMPED_BYTES};
+use crate::jobs::backup::{CLIENT_VERSION, DATABASE_PROPERTIES};
 use crate::jobs::Job;
 use crate::postgres::{major, Properties};
 use crate::store::Backup;
@@ -15,8 +15,6 @@ pub struct Recorded {
     pub properties: Option<Properties>,
     /// The major version of the pg_dump that made the backup.
     pub client_major: Option<u32>,
-    /// The size of the dump before it was compressed.
-    pub dumped: Option<u64>,
 }
 
 impl Recorded {
@@ -30,7 +28,6 @@ impl Recorded {
             None
         });
         let client_major = value(CLIENT_VERSION).and_then(major);
-        let dumped = value(DUMPED_BYTES).and_then(|bytes| bytes.parse().ok());
-        Ok(Recorded { properties, client_major, dumped })
+        Ok(Recorded { properties, client_major })
     }
 }

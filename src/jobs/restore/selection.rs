@@ -54,6 +54,10 @@ pub struct Selection {
     pub schemas: Vec<String>,
     /// Restore this many tables in parallel.
     pub jobs: Option<u16>,
+    /// Everything belongs to the role that restores.
+    pub no_owner: bool,
+    /// Restore no grants.
+    pub no_privileges: bool,
 }
 
 impl Selection {
@@ -65,6 +69,12 @@ impl Selection {
     /// Whether only a part of the backup is restored.
     pub fn is_part(&self) -> bool {
         !self.tables.is_empty() || !self.schemas.is_empty()
+    }
+
+    /// The arguments of pg_restore that have nothing to do with the parts.
+    pub fn of_roles(&self) -> impl Iterator<Item = String> {
+        let options = [(self.no_owner, "--no-owner"), (self.no_privileges, "--no-privileges")];
+        options.into_iter().filter(|(given, _)| *given).map(|(_, option)| option.to_owned())
     }
 
     /// The entries to restore: what is named, what belongs to it (rows, partitions, indexes, keys, triggers,
