@@ -23,6 +23,7 @@ mod overloaded;
 mod planted;
 mod poolers;
 mod ranges;
+mod regression;
 mod replaced;
 mod resources;
 mod restore;
