@@ -1,13 +1,13 @@
 # pgkeep: `make demo` shows it at work, `make test` runs every test. Both install what they need.
 # `make` builds the binary. `make help` lists all targets: those with a text behind `##`.
 
-.PHONY: build help image test test-servers test-docker demo bench bench-size soak fuzz docs audit lint prerequisites clean
+.PHONY: build help image test test-servers test-docker test-regression demo bench bench-size soak fuzz docs audit lint prerequisites clean
 
 build: ## build the binary, target/release/pgkeep (the default)
 	cargo build --release --locked
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
 
 image: ## build the container image, pgkeep
 	docker build --network host -t pgkeep .
@@ -23,6 +23,11 @@ test-servers: ## test the S3 side against SeaweedFS and OpenStack Swift; pip ins
 
 test-docker: ## test the image and docker-compose.yml, if a Docker engine runs
 	tests/docker.sh
+
+test-regression: prerequisites ## back up and restore PostgreSQL's own regression database; DIR=… is a checkout of its sources
+	@[ -d "$(DIR)/src/test/regress/sql" ] || { echo "SKIPPED: DIR=$(DIR) is no checkout of PostgreSQL's sources" >&2; }
+	@[ ! -d "$(DIR)/src/test/regress/sql" ] || PGKEEP_TEST_SOURCES="$(abspath $(DIR))" \
+	    cargo test --locked --test it regression:: -- --include-ignored
 
 demo: prerequisites ## back up, list, prune and restore a database before your eyes
 	cargo build --locked --bin pgkeep --example demo

@@ -14,7 +14,8 @@ pub use crate::jobs::restore::Options;
 pub(super) const ROW: Row = Row {
     name: "restore",
     options: "WHICH [--database NAME] [--to CONNECTION] [--replace]
-                      [--table NAME]... [--schema NAME]... [--jobs N]",
+                      [--table NAME]... [--schema NAME]... [--jobs N]
+                      [--no-owner] [--no-privileges]",
     summary: "restore a backup into a database",
     details: "
   --database NAME   the database to restore into (default: a new one, of the backup's name and time).
@@ -24,8 +25,14 @@ pub(super) const ROW: Row = Row {
   --to CONNECTION   another server, such as postgresql://user@host:5432; give its password by PGPASSWORD
 
 These need a backup in the custom format (BACKUP_FORMAT=custom):
-  --table NAME, --schema NAME   restore only these, into a new database
-  --jobs N                      restore N tables and indexes at a time
+  --table NAME      restore this table, view or sequence, into a new database: NAME is a table's name in any
+                    schema, or SCHEMA.TABLE, as the catalogue has it: no quotes, and Orders is not orders.
+                    With it come its partitions, rows, indexes, keys, triggers and grants, and the types,
+                    functions and sequences that it needs. What needs another table is left out, and named
+  --schema NAME     restore what is in this schema. Several --table and --schema add up
+  --jobs N          restore N tables and indexes at a time
+  --no-owner        everything belongs to the role that restores; no other role is needed for it
+  --no-privileges   restore no grants
 
 If anything fails, what was made is dropped again, and what was there before is as it was.
 ",
@@ -41,6 +48,8 @@ fn parse(parser: &mut lexopt::Parser) -> Result<Command, String> {
             Long("replace") => options.replace = true,
             Long("table") => options.selection.tables.push(text(parser)?),
             Long("schema") => options.selection.schemas.push(text(parser)?),
+            Long("no-owner") => options.selection.no_owner = true,
+            Long("no-privileges") => options.selection.no_privileges = true,
             Short('j') | Long("jobs") => {
                 let jobs = parser.value().and_then(|jobs| jobs.parse()).map_err(said)?;
                 options.selection.jobs = Some(jobs);

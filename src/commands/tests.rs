@@ -29,13 +29,19 @@ fn commands_and_their_options() {
         ),
         ("get latest -o -", Command::Get(get::Options { which: "latest".into(), output: Some("-".into()) })),
         (
-            "restore --replace latest --to host=x --jobs 4 --table a --table=b",
+            "restore --replace latest --to host=x --jobs 4 --table a --table=b --no-owner",
             Command::Restore(restore::Options {
                 which: "latest".into(),
                 database: None,
                 to: Some("host=x".into()),
                 replace: true,
-                selection: Selection { tables: vec!["a".into(), "b".into()], schemas: vec![], jobs: Some(4) },
+                selection: Selection {
+                    tables: vec!["a".into(), "b".into()],
+                    schemas: vec![],
+                    jobs: Some(4),
+                    no_owner: true,
+                    no_privileges: false,
+                },
             }),
         ),
     ] {

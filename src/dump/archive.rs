@@ -18,6 +18,8 @@
 //!
 //! Only a few numbers are kept. Data is skipped, not copied.
 
+pub mod contents;
+
 const MAGIC: &[u8] = b"PGDMP";
 /// The magic, three bytes for the version, two for sizes, one for the format.
 const PREFIX: usize = 11;

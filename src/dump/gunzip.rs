@@ -14,6 +14,8 @@ use crate::s3::S3Error;
 
 /// The header without the fields that pgkeep does not write (RFC 1952).
 const GZIP_HEADER: u64 = 10;
+/// The last field of the trailer, which is the length of the dump.
+pub const TRAILER_LENGTH: usize = 4;
 /// The size of a decompressed piece.
 const PIECE: usize = 128 * 1024;
 
@@ -65,6 +67,15 @@ pub fn unpack(
     }
     dump(&held[..held_length])?;
     Ok(witness.length)
+}
+
+/// The least length that a dump can have, by the last bytes of its object of `size` bytes. RFC 1952: they are the
+/// length, modulo 2^32. So this is the length itself, unless the dump is larger than 4 GiB.
+pub fn least_length(trailer: [u8; TRAILER_LENGTH], size: u64) -> u64 {
+    // What cannot be compressed becomes a little longer, by less than this.
+    let least = size.saturating_sub(size / 100 + 100);
+    let low = u64::from(u32::from_le_bytes(trailer));
+    low + least.saturating_sub(low).next_multiple_of(1 << 32)
 }
 
 /// A reader that shows each byte once to a tap.
@@ -145,6 +156,21 @@ mod tests {
         let dump = |bytes: &[u8]| Ok(text.write_all(bytes)?);
         let ended = unpack(source, Format::Plain, size, &AtomicU64::new(0), fetched, dump);
         (raw, text, ended)
+    }
+
+    #[test]
+    fn the_end_of_an_object_tells_the_least_length_of_its_dump() {
+        const GIB: u64 = 1 << 30;
+        for (length, size) in
+            [(0, 20), (5_000, 1_000), (1_000, 1_005), (4 * GIB - 1, GIB), (6 * GIB, 3 * GIB)]
+        {
+            let trailer = ((length % (4 * GIB)) as u32).to_le_bytes();
+            let least = least_length(trailer, size);
+            assert_eq!(least, length);
+        }
+        // Of 9 GiB that became 2, only that they are at least 5 GiB is certain.
+        let least = least_length((GIB as u32).to_le_bytes(), 2 * GIB);
+        assert_eq!(least, 5 * GIB);
     }
 
     #[test]

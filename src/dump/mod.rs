@@ -1,6 +1,6 @@
 //! A dump's bytes, in both directions.
 
-mod archive;
+pub mod archive;
 pub mod gunzip;
 pub mod gzip;
 pub mod proof;

@@ -30,6 +30,8 @@ const MOST_NAMES: usize = 10;
 
 /// The metadata that describes the database itself: encoding, locale, owner, grants, settings.
 pub(super) const DATABASE_PROPERTIES: &str = "database-properties";
+/// The metadata with the version of pg_dump.
+pub(super) const CLIENT_VERSION: &str = "client-version";
 
 /// The numbers of bytes so far, for the progress lines.
 #[derive(Default)]
@@ -179,7 +181,7 @@ impl Run<'_> {
             ("pgkeep-version", env!("CARGO_PKG_VERSION").to_owned()),
             ("database", store::escape(&self.job.database)),
             ("server-version", server.version.clone()),
-            ("client-version", self.programs.version.clone()),
+            (CLIENT_VERSION, self.programs.version.clone()),
             (DATABASE_PROPERTIES, self.postgres.properties(&self.job.database)?.record()),
         ]
         .into_iter()

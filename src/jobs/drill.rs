@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use log::warn;
 
-use super::restore::{self, summary, Restore, Selection, Whole};
+use super::restore::{summary, Recorded, Restore, Selection, Whole};
 use super::{leftovers, survive, Event, Job};
 use crate::base::logging;
 use crate::postgres::DRILL;
@@ -46,8 +46,10 @@ fn attempt(job: &Job, which: &str) -> Result<()> {
         server: databases.server.clone(),
     });
     let selection = Selection::default();
-    let properties = restore::recorded_properties(job, &backup)?;
-    let restore = Restore { job, databases: &databases, backup: &backup, selection: &selection, properties };
+    let recorded = Recorded::of(job, &backup)?;
+    let properties = recorded.properties.clone();
+    let (databases, selection) = (&databases, &selection);
+    let restore = Restore { job, databases, backup: &backup, selection, recorded, properties };
     let Whole { database, tables } = restore.whole(&name).context("the backup does not restore")?;
     let took = started.elapsed();
     // If the database cannot be dropped, that says nothing about the backup.

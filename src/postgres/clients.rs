@@ -102,6 +102,24 @@ impl Clients {
             )
         })
     }
+
+    /// The clients to restore an archive with that a pg_dump of this major version wrote: at least as new as
+    /// the server and as the archive, because pg_restore refuses what a newer pg_dump wrote. If that version is
+    /// not known, or newer than all clients, the newest one may still read the archive.
+    ///
+    /// # Errors
+    /// All clients are older than the server.
+    pub fn for_archive(&self, archive: Option<u32>, server: &Server) -> Result<&Programs> {
+        let own = self.for_server(server)?;
+        let reads = |programs: &&Programs| archive.is_some_and(|archive| programs.major >= archive);
+        let mut new_enough = self.0.iter().rev().filter(|programs| programs.major >= own.major);
+        Ok(new_enough.find(reads).unwrap_or(self.newest()))
+    }
+}
+
+/// The major version in a text such as `16.4`.
+pub fn major(version: &str) -> Option<u32> {
+    version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
 fn version_of(directory: &Path, limit: Duration) -> Result<Programs> {
@@ -110,8 +128,7 @@ fn version_of(directory: &Path, limit: Duration) -> Result<Programs> {
     let version = text.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()));
     let version =
         version.with_context(|| format!("{} --version says \"{}\"", program.display(), text.trim()))?;
-    let digits = version.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
-    let major = digits.parse().with_context(|| format!("{}: no major in {version}", program.display()))?;
+    let major = major(version).with_context(|| format!("{}: no major in {version}", program.display()))?;
     Ok(Programs { directory: directory.to_owned(), version: version.to_owned(), major })
 }
 
@@ -135,5 +152,28 @@ mod tests {
         }
         let problem = clients.for_server(&server(19)).unwrap_err().to_string();
         assert!(problem.contains("19.2") && problem.contains("18.1"), "{problem}");
+    }
+    #[test]
+    fn an_archive_is_read_by_a_client_as_new_as_it_is() {
+        let clients = Clients(vec![programs(18), programs(17), programs(15)]);
+        for (archive, of, chosen) in [
+            (Some(15), 15, 15),
+            (Some(15), 17, 17),
+            (Some(16), 15, 17),
+            (Some(18), 15, 18),
+            // Which one reads it is not known.
+            (Some(19), 15, 18),
+            (None, 15, 18),
+        ] {
+            assert_eq!(clients.for_archive(archive, &server(of)).unwrap().major, chosen, "{archive:?}, {of}");
+        }
+        assert!(clients.for_archive(Some(15), &server(19)).is_err());
+    }
+
+    #[test]
+    fn a_version_begins_with_its_major() {
+        for (version, expected) in [("16.4", Some(16)), ("19beta1", Some(19)), ("", None), ("x", None)] {
+            assert_eq!(major(version), expected);
+        }
     }
 }

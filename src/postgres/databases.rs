@@ -145,15 +145,6 @@ impl Databases {
         Ok(())
     }
 
-    /// Makes schemas in an existing database.
-    pub fn create_schemas(&self, name: &str, schemas: &[String]) -> Result<()> {
-        let script: String = schemas
-            .iter()
-            .map(|schema| format!("CREATE SCHEMA IF NOT EXISTS {};", identifier(schema)))
-            .collect();
-        self.connect(name).query(&script).context("cannot make the schemas").map(drop)
-    }
-
     /// Renames a database. Nobody may be connected to it.
     pub fn rename(&self, name: &str, to: &str) -> Result<()> {
         let rename = format!("ALTER DATABASE {} RENAME TO {};", identifier(name), identifier(to));

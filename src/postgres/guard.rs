@@ -115,7 +115,7 @@ pub fn restricting(clients: &Clients) -> Result<&Programs> {
     clients.all().iter().find(|programs| restricts(programs)).with_context(|| {
         format!(
             "psql {} is too old to restore a plain backup safely: whoever can write to the bucket could run commands here; \
-             install PostgreSQL's client 13.22, 14.19, 15.14, 16.10, 17.6 or newer (or, for a backup that you trust: \
+             install PostgreSQL's client 13.22, 14.19, 15.14, 16.10, 17.6 or newer (or, for a plain backup that you trust: \
              pgkeep get … -o - | gunzip | psql)",
             clients.newest().version
         )

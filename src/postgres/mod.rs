@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 use anyhow::{anyhow, Context, Result};
 use log::{debug, Level};
 
-pub use self::clients::{Clients, Programs};
+pub use self::clients::{major, Clients, Programs};
 pub use self::conninfo::{refuse_hidden_password, Conninfo};
 pub use self::contents::Table;
 pub use self::databases::{identifier, name_with, Databases, LONGEST_NAME};
@@ -48,6 +48,8 @@ const CONNECT: Policy =
 /// A server that does not answer a question within this time does not answer at all. [`Postgres::work`] may
 /// take longer.
 const QUICK: Duration = Duration::from_secs(120);
+/// For pg_restore, which otherwise guesses an archive's format from its first bytes.
+const CUSTOM: &str = "--format=custom";
 /// libpq's settings that detect a server that is gone. The connection string's own settings win.
 const DEFAULTS: [(&str, &str); 5] = [
     ("application_name", "pgkeep"),
@@ -228,8 +230,15 @@ impl Postgres {
     pub fn start_pg_restore(&self, programs: &Programs, arguments: &[String]) -> Result<Process> {
         let (tagged, patience) = patience::with_server(self, self.stall_timeout);
         let mut command = tagged.command(&programs.directory.join("pg_restore"));
-        // No other format is tried. Otherwise pg_restore guesses it from the first bytes.
-        command.args(["--no-password", "--exit-on-error", "--format=custom"]).args(arguments);
+        command.args(["--no-password", "--exit-on-error", CUSTOM]).args(arguments);
+        self.start("pg_restore", Level::Warn, command, Stdio::piped(), patience)
+    }
+
+    /// The same, but it only writes a script for psql, and connects to nothing.
+    pub fn start_pg_restore_to_script(&self, programs: &Programs, arguments: &[String]) -> Result<Process> {
+        let mut command = process::command(&programs.directory.join("pg_restore"));
+        command.args(["--file=-", CUSTOM]).args(arguments);
+        let patience = Patience::of(self.stall_timeout);
         self.start("pg_restore", Level::Warn, command, Stdio::piped(), patience)
     }
 

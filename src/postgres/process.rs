@@ -26,6 +26,8 @@ use crate::base::units;
 const PIPE_SIZE: usize = 1 << 20;
 /// A child that is told to end has this much time to cancel its query on the server.
 const CANCEL_GRACE: Duration = Duration::from_secs(1);
+/// A child's output is passed on in pieces of at most this size.
+const PIECE: usize = 64 * 1024;
 /// If not even SIGKILL ends a child in this time (a disk does not answer), it is left behind.
 const KILL_GRACE: Duration = Duration::from_secs(10);
 /// How often to check whether a child has ended: soon at first, then less often.
@@ -137,7 +139,7 @@ impl Process {
                 Err(problem) if problem.kind() == io::ErrorKind::Interrupted => {}
                 Err(problem) if problem.kind() == io::ErrorKind::WouldBlock => {
                     self.wait("wrote nothing", |child, look| {
-                        poll_for(PollFd::new(&child.stdout, PollFlags::IN), look)
+                        poll_for(&mut [PollFd::new(&child.stdout, PollFlags::IN)], look)
                     })?;
                 }
                 Err(problem) => {
@@ -160,7 +162,7 @@ impl Process {
                 Err(problem) if problem.kind() == io::ErrorKind::Interrupted => {}
                 Err(problem) if problem.kind() == io::ErrorKind::WouldBlock => {
                     self.wait("took nothing of its input", |child, look| {
-                        poll_for(PollFd::new(child.input(), PollFlags::OUT), look)
+                        poll_for(&mut [PollFd::new(child.input(), PollFlags::OUT)], look)
                     })?;
                 }
                 Err(problem) => {
@@ -171,6 +173,71 @@ impl Process {
         Ok(())
     }
 
+    /// The same for a child that writes while it reads: `output` gets what it writes until it has taken all
+    /// `bytes`.
+    ///
+    /// # Errors
+    /// The same as for [`Process::write_all`]. Errors of `output` are passed on.
+    pub fn write_through(
+        &mut self,
+        mut bytes: &[u8],
+        output: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let mut piece = vec![0; PIECE];
+        let would_block = |problem: &io::Error| problem.kind() == io::ErrorKind::WouldBlock;
+        while !bytes.is_empty() {
+            match self.input().write(bytes) {
+                Err(problem) if would_block(&problem) => {}
+                Ok(written) => {
+                    bytes = &bytes[written..];
+                    continue;
+                }
+                Err(problem) if problem.kind() == io::ErrorKind::Interrupted => continue,
+                Err(problem) => {
+                    return Err(problem).with_context(|| format!("{} ended too early", self.name))
+                }
+            }
+            // It reads again when somebody has taken what it wrote.
+            match self.stdout.read(&mut piece) {
+                Ok(read @ 1..) => output(&piece[..read])?,
+                Err(problem) if problem.kind() == io::ErrorKind::Interrupted => {}
+                Err(problem) if would_block(&problem) => {
+                    self.wait("neither took its input nor wrote anything", |child, look| {
+                        let input = child.stdin.as_ref().expect("an input that is open");
+                        let ends = &mut [
+                            PollFd::new(input, PollFlags::OUT),
+                            PollFd::new(&child.stdout, PollFlags::IN),
+                        ];
+                        poll_for(ends, look)
+                    })?;
+                }
+                Ok(0) => {
+                    let ended = io::Error::from(io::ErrorKind::BrokenPipe);
+                    return Err(ended).with_context(|| format!("{} ended too early", self.name));
+                }
+                Err(problem) => {
+                    return Err(problem).with_context(|| format!("cannot read from {}", self.name))
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes the child's input, and passes on what it still writes, until it has ended well.
+    ///
+    /// # Errors
+    /// The same as for [`Process::read`] and [`Process::finish`]. Errors of `output` are passed on.
+    pub fn finish_into(mut self, output: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        self.stdin = None;
+        let mut piece = vec![0; PIECE];
+        loop {
+            match self.read(&mut piece)? {
+                0 => return self.finish(),
+                read => output(&piece[..read])?,
+            }
+        }
+    }
+
     fn input(&mut self) -> &mut ChildStdin {
         self.stdin.as_mut().expect("an input that is open")
     }
@@ -179,16 +246,12 @@ impl Process {
     ///
     /// # Errors
     /// The same as for [`Process::read`] and [`Process::finish`].
-    pub(super) fn answer(mut self) -> Result<String> {
-        self.stdin = None;
-        let (mut answer, mut piece) = (Vec::new(), [0; 4096]);
-        loop {
-            match self.read(&mut piece)? {
-                0 => break,
-                read => answer.extend_from_slice(&piece[..read]),
-            }
-        }
-        self.finish()?;
+    pub(super) fn answer(self) -> Result<String> {
+        let mut answer = Vec::new();
+        self.finish_into(&mut |bytes| {
+            answer.extend_from_slice(bytes);
+            Ok(())
+        })?;
         // The output is in the database's encoding, which is not always UTF-8. A name in it is only shown to
         // people.
         Ok(String::from_utf8_lossy(&answer).trim_end().to_owned())
@@ -291,10 +354,10 @@ impl Drop for Process {
     }
 }
 
-/// Whether an end of a pipe is ready, or becomes ready within a time.
-fn poll_for(end: PollFd<'_>, length: Duration) -> Result<bool> {
-    let (mut ends, length) = ([end], Timespec::try_from(length)?);
-    Ok(retry_on_intr(|| poll(&mut ends, Some(&length)))? > 0)
+/// Whether one of these ends of pipes is ready, or becomes ready within a time.
+fn poll_for(ends: &mut [PollFd<'_>], length: Duration) -> Result<bool> {
+    let length = Timespec::try_from(length)?;
+    Ok(retry_on_intr(|| poll(ends, Some(&length)))? > 0)
 }
 
 /// Whether a failure means that the other end of a pipe was closed.

@@ -92,6 +92,14 @@ impl Properties {
         self.0["cut"].as_bool().unwrap_or_default()
     }
 
+    /// The same without the owner, or without the grants.
+    pub fn without(mut self, owner: bool, grants: bool) -> Self {
+        for (_, name) in [(owner, "owner"), (grants, "grants")].into_iter().filter(|(without, _)| *without) {
+            self.0[name] = Value::Null;
+        }
+        self
+    }
+
     fn text(&self, name: &str) -> Option<&str> {
         self.0[name].as_str()
     }

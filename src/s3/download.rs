@@ -108,6 +108,16 @@ impl Client {
         })
     }
 
+    /// Reads the last `count` bytes of an object that has `size` bytes.
+    ///
+    /// # Errors
+    /// S3 refuses, or does not support ranges.
+    pub fn last_bytes(&self, key: &str, size: u64, count: u64) -> Result<Vec<u8>> {
+        let (client, key, abandoned) = (self.clone(), key.to_owned(), AtomicBool::new(false));
+        let object = Arc::new(Object { client, key, size, etag: None, abandoned });
+        Fetch { object, left: size.saturating_sub(count)..size, body: None }.piece()
+    }
+
     /// RFC 9110, 14.1.2: the range names its last byte, not the byte after it.
     fn get<'a>(&'a self, key: &'a str, range: Option<&Range<u64>>) -> GetObject<'a> {
         let mut action = self.bucket.get_object(Some(&self.credentials), key);

@@ -17,7 +17,7 @@ fn pgkeep(database: &str, s3: &s3::Server) -> Pgkeep {
 }
 
 /// The archive within the bucket's one object, and its key.
-fn archive(s3: &s3::Server) -> (Vec<u8>, String) {
+pub fn archive(s3: &s3::Server) -> (Vec<u8>, String) {
     let objects = s3.objects();
     assert_eq!(objects.len(), 1, "{objects:?}");
     let key = objects.into_keys().next().expect("a backup");
@@ -26,7 +26,7 @@ fn archive(s3: &s3::Server) -> (Vec<u8>, String) {
     (archive, key)
 }
 
-fn gzip(bytes: &[u8]) -> Vec<u8> {
+pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
     gzip.write_all(bytes).expect("memory");
     gzip.finish().expect("memory")

@@ -4,12 +4,14 @@
 //! as `<major>/bin/…`; what is found nowhere is skipped, and said to be.
 
 use std::env;
+use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
 
+use crate::archive::{archive, gzip};
 use crate::backup::assert_restores_on;
 use crate::support::pgkeep::Pgkeep;
-use crate::support::postgres::{Server, EVERYTHING, SHOP};
+use crate::support::postgres::{noise, Server, EVERYTHING, SHOP};
 use crate::support::s3;
 
 const MAJORS: std::ops::RangeInclusive<u32> = 15..=18;
@@ -61,6 +63,137 @@ fn each_major_is_backed_up_by_its_own_client_and_restores_into_itself() {
             assert_eq!(server.contents(format), server.contents(&every), "{major}: {}", outcome.log);
         }
     }
+}
+
+#[test]
+fn what_a_newer_client_backed_up_restores_on_its_own_older_server() {
+    for (major, newer) in [(15, 17), (16, 18), (17, 18)] {
+        let (Some(bin), Some(clients)) = (programs(major), programs(newer)) else { continue };
+        let (server, s3) = (Server::start(&bin), s3::Server::start());
+        server.psql("postgres", "CREATE ROLE someone");
+        let every = server.database("every");
+        server.psql(&every, &EVERYTHING.replace("{role}", "someone"));
+        let before = server.contents(&every);
+        let objects = "SELECT md5(lo_get(4711))";
+        let object = server.psql(&every, objects);
+        for format in ["plain", "custom"] {
+            let pgkeep = Pgkeep::new(&every, &s3)
+                .with("POSTGRES_CONNECTION_STRING", &server.connection(&every))
+                .with("BACKUP_DRILL_CONNECTION_STRING", &server.connection("postgres"))
+                .with("BACKUP_PG_BIN", clients.to_str().expect("UTF-8"))
+                .with("BACKUP_FORMAT", format);
+            let log = pgkeep.succeed(&["backup"]).log;
+            assert!(log.contains(&format!("with pg_dump {newer}.")), "{log}");
+            let told = pgkeep.succeed(&["check"]).stdout;
+            assert_eq!(told.contains("a line to be removed first"), major < 17, "{told}");
+            let jobs = format!("{format}_jobs");
+            let mut restores = vec![vec!["latest", "--database", format], vec!["latest", "--replace"]];
+            if format == "custom" {
+                restores.push(vec!["latest", "--database", &jobs, "--jobs", "2"]);
+            }
+            for arguments in restores {
+                let log = pgkeep.succeed(&[&["restore"], &arguments[..]].concat()).log;
+                let into = arguments.get(2).unwrap_or(&every.as_str()).to_string();
+                assert_eq!(server.contents(&into), before, "{major}, {newer}, {arguments:?}: {log}");
+                assert_eq!(server.psql(&into, objects), object);
+                let left_out = "the dump sets transaction_timeout, which this server does not have";
+                assert_eq!(log.contains(left_out), major < 17, "{log}");
+                assert_eq!(log.contains("--jobs 2 is not possible here"), into == jobs, "{log}");
+            }
+            let log = pgkeep.succeed(&["verify", "--drill"]).log;
+            assert!(log.contains("drill succeeded"), "{log}");
+            // By hand, as README says.
+            let ending = if format == "plain" { ".sql.gz" } else { ".dump.gz" };
+            let key = s3.objects().into_keys().find(|key| key.ends_with(ending)).expect("a backup");
+            let hand = server.database("hand");
+            let script = format!(
+                "gunzip -c {} | {} | sed '1,40{{/^SET transaction_timeout/d;}}' | {2}/psql -Xqo /dev/null -v ON_ERROR_STOP=1",
+                s3.path(&key).display(),
+                if format == "plain" { "cat".into() } else { format!("{0}/pg_restore -f -", clients.display()) },
+                clients.display()
+            );
+            let by_hand = server.client("sh", &hand).args(["-c", &script]).output().expect("sh");
+            assert!(by_hand.status.success(), "{}", String::from_utf8_lossy(&by_hand.stderr));
+            assert_eq!(server.contents(&hand), before);
+        }
+    }
+}
+
+#[test]
+fn a_statement_that_fails_on_an_older_server_is_named_and_nothing_is_left() {
+    let (Some(bin), Some(clients)) = (programs(16), programs(18)) else { return };
+    let (server, s3) = (Server::start(&bin), s3::Server::start());
+    let database = server.database("gone");
+    server.psql(&database, &format!("{SHOP} CREATE ROLE leaver; ALTER TABLE orders OWNER TO leaver"));
+    let pgkeep = Pgkeep::new(&database, &s3)
+        .with("POSTGRES_CONNECTION_STRING", &server.connection(&database))
+        .with("BACKUP_PG_BIN", clients.to_str().expect("UTF-8"))
+        .with("BACKUP_FORMAT", "custom");
+    pgkeep.succeed(&["backup"]);
+    server.psql(&database, "REASSIGN OWNED BY leaver TO postgres; DROP ROLE leaver");
+    for more in [&[] as &[&str], &["--jobs", "2"]] {
+        let log = pgkeep.fail(&[&["restore", "latest", "--database", "again"], more].concat()).log;
+        let error = log.lines().find(|line| line.contains("restore failed")).expect(&log);
+        assert!(error.contains("role \"leaver\" does not exist"), "{error}");
+        assert!(error.contains("ALTER TABLE public.orders OWNER TO"), "{error}");
+        let left = server.psql("postgres", "SELECT datname FROM pg_database WHERE datname LIKE 'again%'");
+        assert_eq!(left, "");
+    }
+}
+
+#[test]
+fn a_damaged_archive_restores_nothing_on_an_older_server() {
+    let (Some(bin), Some(clients)) = (programs(16), programs(18)) else { return };
+    let (server, s3) = (Server::start(&bin), s3::Server::start());
+    let database = server.database("damaged");
+    server.psql(&database, &noise(12));
+    let pgkeep = Pgkeep::new(&database, &s3)
+        .with("POSTGRES_CONNECTION_STRING", &server.connection(&database))
+        .with("BACKUP_PG_BIN", clients.to_str().expect("UTF-8"))
+        .with("BACKUP_FORMAT", "custom");
+    pgkeep.succeed(&["backup"]);
+    let key = s3.objects().into_keys().next().expect("a backup");
+    // So large that both pipes are full at times.
+    pgkeep.succeed(&["restore", "latest", "--database", "whole"]);
+    assert_eq!(server.contents("whole"), server.contents(&database));
+    let whole = fs::read(s3.path(&key)).expect("the backup");
+    let mut wrong_sum = whole.clone();
+    wrong_sum[whole.len() - 6] ^= 1;
+    for (bytes, reason) in [(&whole[..whole.len() / 2], "is cut off"), (&wrong_sum, "is damaged")] {
+        s3.plant(&key, bytes);
+        let log = pgkeep.fail(&["restore", "latest", "--database", "again"]).log;
+        assert!(log.contains(reason), "{reason}: {log}");
+        let left = server.psql("postgres", "SELECT datname FROM pg_database WHERE datname LIKE 'again%'");
+        assert_eq!(left, "", "{log}");
+    }
+}
+
+#[test]
+fn a_planted_archive_runs_no_command_on_its_way_to_an_older_server() {
+    let (Some(bin), Some(clients)) = (programs(16), programs(18)) else { return };
+    let (server, s3) = (Server::start(&bin), s3::Server::start());
+    let database = server.database("planted");
+    let comment = "x".repeat(300);
+    server.psql(&database, &format!("CREATE TABLE t (); COMMENT ON TABLE t IS '{comment}'"));
+    let pgkeep = Pgkeep::new(&database, &s3)
+        .with("POSTGRES_CONNECTION_STRING", &server.connection(&database))
+        .with("BACKUP_PG_BIN", clients.to_str().expect("UTF-8"))
+        .with("BACKUP_FORMAT", "custom");
+    pgkeep.succeed(&["backup"]);
+    let (archive, key) = archive(&s3);
+    let statement = format!("COMMENT ON TABLE public.t IS '{comment}';");
+    let at = archive.windows(statement.len()).position(|window| window == statement.as_bytes());
+    let at = at.expect("the comment");
+    let file = pgkeep.spool.path().with_extension("planted");
+    let command = format!("SELECT 1;\n\\! touch {}\n--", file.display());
+    // As long as what it replaces.
+    let planted = format!("{command:<0$}", statement.len());
+    s3.plant(&key, &gzip(&[&archive[..at], planted.as_bytes(), &archive[at + planted.len()..]].concat()));
+    let log = pgkeep.fail(&["restore", "latest", "--database", "again"]).log;
+    assert!(log.contains("this is no script of pg_dump"), "{log}");
+    assert!(!file.exists(), "{log}");
+    let left = server.psql("postgres", "SELECT datname FROM pg_database WHERE datname LIKE 'again%'");
+    assert_eq!(left, "", "{log}");
 }
 
 #[test]

@@ -146,6 +146,46 @@ fn a_name_that_cannot_be_resolved_is_tried_again_until_it_can() {
 }
 
 #[test]
+fn an_archive_that_finds_no_room_is_not_even_downloaded() {
+    let (server, s3) = (postgres::server(), s3::Server::start());
+    let database = server.database("room");
+    server.psql(&database, &noise(12));
+    let pgkeep = Pgkeep::new(&database, &s3).with("BACKUP_FORMAT", "custom");
+    pgkeep.succeed(&["backup"]);
+    let run = |megabytes: u32, more: &[&str]| {
+        let spool = pgkeep.spool.path().display();
+        let mount = format!("mount -t tmpfs -o size={megabytes}m none {spool} || exit 99");
+        let own =
+            behind(&pgkeep, &mount, &[&["restore", "latest", "--database", "room_back"], more].concat());
+        let mut unshared = Command::new("unshare");
+        unshared.arg("-m").arg(own.get_program()).args(own.get_args()).env_clear();
+        unshared.envs(own.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        unshared.output().ok().filter(|output| output.status.code() != Some(99))
+    };
+    // The rows are text in the archive, and twice as long as in the backup.
+    for more in [["--jobs", "2"], ["--table", "noise"]] {
+        s3.forget_requests();
+        let Some(output) = run(16, &more).filter(|_| is_root()) else {
+            return skip("a disk without room, because only root can mount one");
+        };
+        let log = log(&output);
+        assert_eq!(output.status.code(), Some(1), "{log}");
+        let said = format!("need the whole archive, uncompressed, in {}: ", pgkeep.spool.path().display());
+        assert!(
+            log.contains(&said) && log.contains(" bytes), and only 16.8 MB (16777216 bytes) are free"),
+            "{log}"
+        );
+        assert!(log.contains("BACKUP_TEMP_DIR can name another directory"), "{log}");
+        // Its last bytes, which tell its length.
+        assert_eq!(s3.requests("GET", "/room").len(), 1, "{:?}", s3.requests("GET", "/room"));
+        let output = run(64, &more).expect("a disk with room");
+        assert!(output.status.success(), "{}", self::log(&output));
+        assert_eq!(server.contents("room_back"), server.contents(&database));
+        server.psql("postgres", "DROP DATABASE room_back");
+    }
+}
+
+#[test]
 fn a_connection_to_postgres_that_breaks_in_the_dump_is_told_and_leaves_nothing() {
     let (server, s3) = (postgres::server(), s3::Server::start());
     let database = server.database("broken");

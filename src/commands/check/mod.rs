@@ -48,6 +48,9 @@ pub(super) fn command(config: &Config, job: &Job) -> Outcome {
     Outcome::of(report.finish())
 }
 
+/// The first major version with this setting. Clients from this version on set it in each dump.
+const HAS_TRANSACTION_TIMEOUT: u32 = 17;
+
 /// Returns the database's size in bytes.
 fn check_postgres(job: &Job, found: &mut Option<Vec<Leftover>>, report: &mut Report) -> Option<u64> {
     let what = "PostgreSQL";
@@ -66,7 +69,8 @@ fn check_postgres(job: &Job, found: &mut Option<Vec<Leftover>>, report: &mut Rep
             return None;
         }
     };
-    match clients.for_server(&server) {
+    let programs = clients.for_server(&server);
+    match &programs {
         Ok(programs) => report.ok(
             what,
             format!(
@@ -78,9 +82,23 @@ fn check_postgres(job: &Job, found: &mut Option<Vec<Leftover>>, report: &mut Rep
         ),
         Err(failure) => report.line(Verdict::Failed, what, format!("{failure:#}")),
     }
+    let newer = programs.ok().filter(|programs| programs.major > server.major);
     // It is too late to find this out when a restore is needed.
-    if let (Format::Plain, Err(failure)) = (job.format, restricting(&clients)) {
-        report.line(Verdict::Warning, "restore", format!("{failure:#}"));
+    if job.format == Format::Plain || newer.is_some() {
+        if let Err(failure) = restricting(&clients) {
+            report.line(Verdict::Warning, "restore", format!("{failure:#}"));
+        }
+    }
+    if let Some(programs) = newer.filter(|_| server.major < HAS_TRANSACTION_TIMEOUT) {
+        if programs.major >= HAS_TRANSACTION_TIMEOUT {
+            let text = format!(
+                "pg_dump {} is newer than the server: pgkeep restores its backups on this server, but psql and pg_restore \
+                 stop there at SET transaction_timeout, a line to be removed first (see README); or install the client of \
+                 PostgreSQL {}",
+                programs.version, server.major
+            );
+            report.line(Verdict::Warning, "restore without pgkeep", text);
+        }
     }
     check_connection(&postgres, report);
     check_rights(&postgres, &server, report);

@@ -5,6 +5,9 @@
 //! it is dropped. So even if pgkeep is killed, a name that somebody uses never belongs to half a database.
 
 mod pour;
+mod recorded;
+mod selection;
+mod sink;
 
 use std::time::Instant;
 
@@ -12,12 +15,13 @@ use anyhow::{anyhow, bail, ensure, Context, Result};
 use chrono::Utc;
 use log::{info, warn};
 
-use super::backup::DATABASE_PROPERTIES;
 use super::Job;
 use crate::base::units;
-use crate::postgres::{identifier, name_with, Conninfo, Databases, Format, Properties, Table};
-use crate::store::{Backup, Selected};
+use crate::postgres::{identifier, name_with, Conninfo, Databases, Format, Table};
+use crate::store::Selected;
 pub(super) use pour::{Restore, Whole};
+pub(super) use recorded::Recorded;
+pub use selection::Selection;
 
 /// The options of `pgkeep restore`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,31 +36,6 @@ pub struct Options {
     pub replace: bool,
     /// Which parts of the backup to restore.
     pub selection: Selection,
-}
-
-/// What pg_restore can do but psql cannot.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Selection {
-    /// Restore only these tables.
-    pub tables: Vec<String>,
-    /// Restore only these schemas.
-    pub schemas: Vec<String>,
-    /// Restore this many tables in parallel.
-    pub jobs: Option<u16>,
-}
-
-impl Selection {
-    fn is_any(&self) -> bool {
-        *self != Selection::default()
-    }
-
-    /// The selection as arguments of pg_restore.
-    fn arguments(&self) -> Vec<String> {
-        let tables = self.tables.iter().map(|name| format!("--table={name}"));
-        let schemas = self.schemas.iter().map(|name| format!("--schema={name}"));
-        let jobs = self.jobs.map(|jobs| format!("--jobs={jobs}"));
-        tables.chain(schemas).chain(jobs).collect()
-    }
 }
 
 /// What already has the name that the restored database will get.
@@ -86,15 +65,21 @@ pub fn run(job: &Job, options: &Options) -> Result<Restored> {
     let started = Instant::now();
     let Selected { database: source, backup } = job.store.find(&options.which)?;
     let selection = &options.selection;
-    if selection.is_any() {
-        ensure!(
-            backup.format == Format::Custom,
-            "--table, --schema and --jobs need a backup in the custom format (BACKUP_FORMAT=custom), and {} is plain SQL",
+    if selection.is_any() && backup.format != Format::Custom {
+        let roles = if selection.of_roles().next().is_some() {
+            "; to restore it as another role, first make the roles that it names (CREATE ROLE …), and make that role a member \
+             of them (GRANT … TO …)"
+        } else {
+            ""
+        };
+        bail!(
+            "--table, --schema, --jobs, --no-owner and --no-privileges need a backup in the custom format \
+             (BACKUP_FORMAT=custom), and {} is plain SQL{roles}",
             backup.key
         );
     }
     ensure!(
-        !options.replace || (selection.tables.is_empty() && selection.schemas.is_empty()),
+        !(options.replace && selection.is_part()),
         "--replace with --table or --schema would replace the whole database by a part of it; restore the part into a new \
          database, and take from it what is needed"
     );
@@ -109,8 +94,8 @@ pub fn run(job: &Job, options: &Options) -> Result<Restored> {
     let name = name.unwrap_or_else(|| name_with(&source, "restored", backup.time));
     let databases = job.databases(&connection, Some(&name))?;
     let target = choose_target(&databases, &name, options.replace)?;
-    if target == Target::Empty && selection.is_any() {
-        bail!("--table, --schema and --jobs restore into a new database, and \"{name}\" is there already");
+    if target == Target::Empty && selection.is_part() {
+        bail!("--table and --schema restore into a new database, and \"{name}\" is there already");
     }
     info!(
         "restore started: {} ({}) into the database \"{name}\" on PostgreSQL {}",
@@ -118,12 +103,16 @@ pub fn run(job: &Job, options: &Options) -> Result<Restored> {
         units::bytes(backup.size),
         databases.server.version
     );
+    let recorded = Recorded::of(job, &backup)?;
     let properties = match target {
-        Target::New => recorded_properties(job, &backup)?,
+        Target::New => recorded
+            .properties
+            .clone()
+            .map(|properties| properties.without(selection.no_owner, selection.no_privileges)),
         // The properties of the database that it replaces are better than those in the backup.
         Target::Empty | Target::Replaced => Some(databases.properties(&name)?),
     };
-    let restore = Restore { job, databases: &databases, backup: &backup, selection, properties };
+    let restore = Restore { job, databases: &databases, backup: &backup, selection, recorded, properties };
     let whole = restore.whole(&name)?;
     databases.adopt(&whole.database, restore.properties.as_ref())?;
     let (counted, took) = (summary(&whole.tables), units::duration(started.elapsed()));
@@ -167,18 +156,6 @@ fn choose_target(databases: &Databases, name: &str, replace: bool) -> Result<Tar
          (and keeps it under another name)"
     );
     Ok(Target::Replaced)
-}
-
-/// What the backup recorded about the database itself, if it recorded anything.
-pub(super) fn recorded_properties(job: &Job, backup: &Backup) -> Result<Option<Properties>> {
-    let head = job.store.client.head_object(&backup.key).context("cannot look at the backup")?;
-    let record = head.as_ref().and_then(|head| head.metadata(DATABASE_PROPERTIES));
-    let read = record.filter(|record| !record.is_empty()).map(Properties::read).transpose();
-    // Copying the object may have lost its metadata. The data is what counts.
-    Ok(read.unwrap_or_else(|problem| {
-        warn!("how the database itself was made is not known: {problem:#}");
-        None
-    }))
 }
 
 /// `name`, or the next name that is free.

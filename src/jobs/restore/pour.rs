@@ -1,19 +1,23 @@
 //! Brings a backup from the bucket into a new database.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{BufReader, Seek, Write};
 use std::os::fd::AsRawFd;
 
-use anyhow::{Context, Result};
+use anyhow::{anyhow, ensure, Context, Result};
 use chrono::Utc;
 use log::{info, warn};
 
-use super::Selection;
+use super::recorded::Recorded;
+use super::selection::Selection;
+use super::sink::{Psql, Sink};
 use crate::base::{logging, units};
+use crate::dump::archive::contents;
+use crate::dump::gunzip::{least_length, TRAILER_LENGTH};
 use crate::dump::spool;
 use crate::jobs::{fetch, Job};
 use crate::postgres::{
-    explain, is_broken_pipe, name_with, Databases, Format, Guard, Process, Properties, Table, COMMENT,
+    is_broken_pipe, name_with, restricting, Databases, Format, Postgres, Properties, Table, COMMENT,
     UNFINISHED,
 };
 use crate::store::Backup;
@@ -28,6 +32,8 @@ pub struct Restore<'a> {
     pub backup: &'a Backup,
     /// Which parts of it to restore.
     pub selection: &'a Selection,
+    /// What was recorded with it.
+    pub recorded: Recorded,
     /// The properties for the new database. If they are not known, the server's defaults are used.
     pub properties: Option<Properties>,
 }
@@ -53,8 +59,6 @@ impl Restore<'_> {
     }
 
     fn fill(&self, database: &str) -> Result<Vec<Table>> {
-        // pg_restore restores what is in the chosen schemas, but it does not make the schemas.
-        self.databases.create_schemas(database, &self.selection.schemas)?;
         self.pour(database)?;
         self.databases.tables(database)
     }
@@ -81,76 +85,81 @@ impl Restore<'_> {
     fn pour(&self, database: &str) -> Result<()> {
         let target = self.databases.connect(database);
         match self.backup.format {
-            Format::Plain => {
-                let (psql, guard) = Guard::start(&target, &self.databases.clients)?;
-                self.pour_into(psql, Some(guard), false).map_err(explain)
-            }
-            Format::Custom => {
-                let programs = self.databases.clients.for_server(&self.databases.server)?;
-                let mut arguments = self.selection.arguments();
-                if self.selection.jobs.is_none() {
-                    let may_leave = self.selection.is_any();
-                    return self.pour_into(target.start_pg_restore(programs, &arguments)?, None, may_leave);
-                }
-                let archive = self.download()?;
-                // Each process of pg_restore opens the file itself. The file has no other name.
-                arguments.push(format!("/proc/{}/fd/{}", std::process::id(), archive.as_raw_fd()));
-                target.start_pg_restore(programs, &arguments)?.finish()
-            }
+            Format::Plain => self.stream_into(Sink::Script(Psql::start(&target, &self.databases.clients)?)),
+            Format::Custom => self.pour_archive(&target),
         }
     }
 
-    /// Sends the dump. When all of it is proven, sends the dump's last piece, which is held back until then,
-    /// and what the guard adds to a script. A child that `may_leave` may stop reading when it has what it
-    /// needs. The rest is still proven.
-    fn pour_into(&self, mut child: Process, mut guard: Option<Guard>, may_leave: bool) -> Result<()> {
-        let mut left = false;
-        let mut send = |bytes: &[u8]| {
-            if left {
-                return Ok(());
-            }
-            match child.write_all(bytes) {
-                Err(failure) if may_leave && is_broken_pipe(&failure) => left = true,
-                sent => sent?,
-            }
-            Ok(())
+    /// A pg_restore that is newer than the server sends settings that the server may not have
+    /// (transaction_timeout, since 17), and fails. So it makes a script instead, and psql gets this script as it
+    /// gets a plain backup.
+    fn pour_archive(&self, target: &Postgres) -> Result<()> {
+        let Databases { server, clients, .. } = self.databases;
+        let programs = clients.for_archive(self.recorded.client_major, server)?;
+        let as_script = programs.major > server.major;
+        if as_script {
+            // Before anything is downloaded.
+            restricting(clients)?;
+        }
+        let mut jobs = self.selection.jobs;
+        if let Some(number) = jobs.take_if(|_| as_script) {
+            warn!(
+                "--jobs {number} is not possible here: only pg_restore {} can read this backup, and that is newer than the \
+                 server, PostgreSQL {}; one table is restored after the other",
+                programs.version, server.version
+            );
+        }
+        let mut arguments: Vec<String> = jobs.iter().map(|jobs| format!("--jobs={jobs}")).collect();
+        arguments.extend(self.selection.of_roles());
+        // Both files are open until pg_restore has ended. They have no other names.
+        let path = |file: &File| format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
+        let needs_file = jobs.is_some() || self.selection.is_part();
+        let archive = needs_file.then(|| self.download()).transpose()?;
+        let list = archive.as_ref().map(|archive| self.list(archive)).transpose()?.flatten();
+        arguments.extend(list.iter().map(|list| format!("--use-list={}", path(list))));
+        arguments.extend(archive.iter().map(path));
+        let sink = match as_script {
+            false => Sink::Archive(target.start_pg_restore(programs, &arguments)?),
+            true => Sink::Converted(
+                target.start_pg_restore_to_script(programs, &arguments)?,
+                Psql::start(target, clients)?,
+            ),
         };
-        let dump = |bytes: &[u8]| match &mut guard {
-            Some(guard) => send(guard.pass(bytes)),
-            None => send(bytes),
-        };
-        let poured = fetch::stream(self.job, self.backup, "restoring", |_| Ok(()), dump)
-            .and_then(|_| guard.as_mut().map_or(Ok(()), |guard| send(&guard.closing())));
-        match (poured, guard) {
-            (Ok(()), Some(guard)) => guard.finish(child),
-            (Ok(()), None) => child.finish(),
-            // The child ended first. Its error says why.
-            (Err(failure), _) if is_broken_pipe(&failure) => {
+        match archive {
+            Some(_) => sink.end(),
+            None => self.stream_into(sink),
+        }
+    }
+
+    /// Sends the dump. When all of it is proven, sends the dump's last piece, which is held back until then.
+    fn stream_into(&self, mut sink: Sink) -> Result<()> {
+        match fetch::stream(self.job, self.backup, "restoring", |_| Ok(()), |bytes| sink.send(bytes)) {
+            Ok(_) => sink.end(),
+            // A program ended first. Its error says why.
+            Err(failure) if is_broken_pipe(&failure) => {
                 // The rest was not read. With a damaged archive, pg_restore may print any error, even "out of
                 // memory".
                 let place = self.job.store.place(self.backup);
                 warn!("whether the backup itself is whole is not known yet: pgkeep verify {place} tells");
-                child.finish().and(Err(failure))
+                Err(sink.explain(failure))
             }
-            // Dropping kills the child, so it never sees a clean end of its input.
-            (Err(failure), _) => Err(failure),
+            // Dropping kills the programs, so they never see a clean end of their input.
+            Err(failure) => Err(failure),
         }
     }
 
     /// Downloads the archive to a file without a name. pg_restore's jobs need a file because they read at
-    /// several positions.
+    /// several positions, and a selection has to know the contents first.
     fn download(&self) -> Result<File> {
         let directory = &self.job.temp_directory;
-        let place = || format!("cannot write the archive to {}", directory.display());
+        self.ensure_room()?;
+        let place = || {
+            format!(
+                "cannot write the archive to {}; BACKUP_TEMP_DIR can name another directory",
+                directory.display()
+            )
+        };
         let mut file = spool::unnamed_file(directory).with_context(place)?;
-        let free = spool::free_space(directory).filter(|free| *free < self.backup.size);
-        if let Some(free) = free {
-            warn!(
-                "--jobs needs the whole archive, uncompressed, in {}, where only {} are free",
-                directory.display(),
-                units::bytes(free)
-            );
-        }
         fetch::stream(
             self.job,
             self.backup,
@@ -159,5 +168,56 @@ impl Restore<'_> {
             |bytes| file.write_all(bytes).with_context(place),
         )?;
         Ok(file)
+    }
+
+    /// Looks whether the disk has room for the archive, before anything is downloaded.
+    fn ensure_room(&self) -> Result<()> {
+        let directory = &self.job.temp_directory;
+        let Some(free) = spool::free_space(directory) else { return Ok(()) };
+        let needed = match self.archive_length() {
+            Ok(length) => length,
+            Err(failure) => {
+                warn!("how much room the archive needs is not known: {failure:#}");
+                return Ok(());
+            }
+        };
+        ensure!(
+            needed <= free,
+            "--jobs, --table and --schema need the whole archive, uncompressed, in {}: {} or more ({needed} bytes), and only \
+             {} ({free} bytes) are free there; BACKUP_TEMP_DIR can name another directory",
+            directory.display(),
+            units::bytes(needed),
+            units::bytes(free)
+        );
+        Ok(())
+    }
+
+    /// The least length of the archive. A backup of several parts does not have it in its metadata, but every gzip
+    /// file ends with it.
+    fn archive_length(&self) -> Result<u64> {
+        let (key, size) = (&self.backup.key, self.backup.size);
+        let end = self.job.store.client.last_bytes(key, size, TRAILER_LENGTH as u64)?;
+        let trailer = end.try_into().map_err(|_| anyhow!("the object is too short"))?;
+        Ok(least_length(trailer, size))
+    }
+
+    /// The list of entries that are selected. None means all.
+    fn list(&self, archive: &File) -> Result<Option<File>> {
+        if !self.selection.is_part() {
+            return Ok(None);
+        }
+        let mut archive = BufReader::new(archive);
+        archive.rewind().context("cannot read the archive")?;
+        let entries = contents::read(archive).context("cannot read the archive's table of contents")?;
+        let picked = self.selection.pick(&entries)?;
+        if let Some(missing) = picked.missing() {
+            warn!("{missing}");
+        }
+        let directory = &self.job.temp_directory;
+        let written = spool::unnamed_file(directory).and_then(|mut list| {
+            list.write_all(picked.list().as_bytes())?;
+            Ok(list)
+        });
+        written.map(Some).with_context(|| format!("cannot write to {}", directory.display()))
     }
 }
