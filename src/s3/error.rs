@@ -88,6 +88,11 @@ impl S3Error {
             || self.code() == Some("SignatureDoesNotMatch")
     }
 
+    /// Whether the object has to be restored from an archive before it can be read.
+    pub(super) fn is_archived(&self) -> bool {
+        self.code() == Some("InvalidObjectState")
+    }
+
     /// Whether the object (or upload) is not there.
     pub fn is_not_found(&self) -> bool {
         matches!(self.fault, Fault::Refused { status: 404, ref code, .. } if code != "NoSuchBucket")

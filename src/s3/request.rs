@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use log::debug;
 use md5::{Digest, Md5};
 use rusty_s3::S3Action;
-use ureq::http::header::{CONTENT_LENGTH, DATE, ETAG, EXPECT, RETRY_AFTER};
+use ureq::http::header::{CONTENT_LENGTH, DATE, EXPECT, RETRY_AFTER};
 use ureq::http::request::Builder;
 use ureq::http::{HeaderMap, Request, Response};
 use ureq::tls::{RootCerts, TlsConfig};
@@ -173,31 +173,6 @@ impl Client {
             .timeout_recv_response(Some(limit.total.unwrap_or(small)))
             .timeout_global(limit.total);
         self.agent.run(request.build())
-    }
-
-    /// The ETag of an unencrypted object or part is its MD5
-    /// (<https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html>). If it can be compared, it is.
-    pub(super) fn check_etag(
-        &self,
-        operation: &'static str,
-        key: &str,
-        part: &Part,
-        headers: &HeaderMap,
-    ) -> Result<String> {
-        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let Some(etag) = text(ETAG.as_str()) else {
-            return Err(self.error(operation, key, Fault::unreadable("it has no ETag")));
-        };
-        let sent: String = part.md5.iter().map(|byte| format!("{byte:02x}")).collect();
-        let found = etag.trim_matches('"');
-        let looks_like_md5 = found.len() == 32 && found.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let encrypted = text("x-amz-server-side-encryption").is_some_and(|kind| kind != "AES256")
-            || text("x-amz-server-side-encryption-customer-algorithm").is_some();
-        if looks_like_md5 && !encrypted && !found.eq_ignore_ascii_case(&sent) {
-            let reason = format!("S3 stored other bytes than were sent: MD5 {found} instead of {sent}");
-            return Err(self.error(operation, key, Fault::Unanswered { reason, transient: true }));
-        }
-        Ok(etag.to_owned())
     }
 
     pub(super) fn error(&self, operation: &'static str, key: &str, fault: Fault) -> S3Error {
