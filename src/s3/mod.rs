@@ -81,6 +81,8 @@ pub struct Client {
 struct Learned {
     /// The store has refused a request because of its precondition.
     without_conditions: AtomicBool,
+    /// The store, or a proxy in front of it, fails if it is asked whether it takes a body.
+    without_expect: AtomicBool,
     /// The store's ETags are not the MD5s of what is sent.
     odd_etags: AtomicBool,
 }
