@@ -16,6 +16,7 @@ mod part;
 mod pending;
 mod probe;
 mod request;
+mod strange;
 mod upload;
 mod xml;
 

@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail, Context};
-use log::{debug, warn};
+use log::{debug, info, warn};
 use rusty_s3::S3Action;
 
 use super::etag::Sent;
@@ -266,6 +266,7 @@ impl Client {
     /// Reads an object back whose ETag leaves a doubt.
     fn is_as_sent(&self, wanted: Wanted<'_>) -> Result<bool> {
         let key = &wanted.claim.key;
+        info!("reading back {}: its ETag does not prove its bytes", self.place(key));
         match self.holds(key, &wanted.bytes()) {
             Ok(true) => self.note_odd_etags(),
             Ok(false) => return Ok(false),

@@ -9,14 +9,14 @@ use chrono::{DateTime, Utc};
 use log::debug;
 use md5::{Digest, Md5};
 use rusty_s3::S3Action;
-use ureq::http::header::{CONTENT_LENGTH, DATE, EXPECT, RETRY_AFTER};
+use ureq::http::header::{CONTENT_LENGTH, DATE, EXPECT, LOCATION, RETRY_AFTER};
 use ureq::http::request::Builder;
 use ureq::http::{HeaderMap, Request, Response, StatusCode};
 use ureq::tls::{RootCerts, TlsConfig};
 use ureq::{Agent, AsSendBody, SendBody, Timeout};
 
 use super::limits::{Limit, Limits};
-use super::{download, Client, Fault, Metadata, Part, Result, S3Config, S3Error};
+use super::{download, strange, Client, Fault, Metadata, Part, Result, S3Config, S3Error};
 use crate::base::retry::Policy;
 use crate::base::shutdown::Shutdown;
 
@@ -117,7 +117,11 @@ impl Client {
         let mut answer = self.exchange(limit, operation, key, action, body)?;
         let text = answer.body_mut().with_config().limit(LONGEST_ANSWER).read_to_vec();
         let text = text.map_err(|problem| self.error(operation, key, self.transport_fault(&problem)))?;
-        Ok(Answer { headers: answer.headers().clone(), body: String::from_utf8_lossy(&text).into_owned() })
+        let body = String::from_utf8_lossy(&text).into_owned();
+        if strange::is_html(&body) {
+            return Err(self.error(operation, key, Fault::unreadable(strange::IS_HTML)));
+        }
+        Ok(Answer { headers: answer.headers().clone(), body })
     }
 
     /// Signs and sends one request, and returns an answer that is a success. The body is not yet read.
@@ -180,7 +184,10 @@ impl Client {
                 answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
             let text = self.read_refusal(&mut answer);
             let fault = Fault::refused(status.as_u16(), retry_after.map(Duration::from_secs), &text);
-            return Err(self.error(operation, key, fault));
+            let location = answer.headers().get(LOCATION).and_then(|value| value.to_str().ok());
+            let asked = self.bucket.base_url().as_str();
+            let remedy = strange::remedy(status.as_u16(), asked, location, &text);
+            return Err(self.error(operation, key, fault.with_remedy(remedy)));
         }
         Ok(answer)
     }
@@ -232,6 +239,17 @@ impl Client {
     }
 
     pub(super) fn error(&self, operation: &'static str, key: &str, fault: Fault) -> S3Error {
+        let thaw = (operation == "GetObject" && fault.code() == Some("InvalidObjectState")).then(|| {
+            let endpoint =
+                self.endpoint().map_or(String::new(), |url| format!(" --endpoint-url '{}'", url.as_str()));
+            format!(
+                "it is in an archive, and has to be restored from there first, which may take hours: \
+                 aws s3api restore-object{endpoint} --region {} --bucket {} --key {key} --restore-request Days=7",
+                self.region(),
+                self.bucket.name()
+            )
+        });
+        let fault = fault.with_remedy(thaw);
         S3Error { operation, place: self.place(key), fault: fault.presentable(&self.redactor) }
     }
 
@@ -242,7 +260,8 @@ impl Client {
             // rustls reports a certificate that it does not trust as invalid data. No other try can change
             // that.
             ureq::Error::Io(problem) if problem.kind() == ErrorKind::InvalidData => {
-                let remedy = "S3_CA_FILE names the certificate of a private authority";
+                let host = self.bucket.base_url().host_str().unwrap_or_default();
+                let remedy = strange::tls_remedy(&problem.to_string(), host, self.bucket.name());
                 (format!("no trusted connection: {problem}; {remedy}"), false)
             }
             ureq::Error::Io(problem) => (problem.to_string(), true),

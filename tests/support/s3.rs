@@ -47,6 +47,8 @@ pub enum Fault {
     Answer(u16, &'static str),
     /// Answers 503 and asks to come back after so many seconds.
     SlowDown(u64),
+    /// Refuses a body with more bytes, as nginx does.
+    LimitBody(u64),
     /// Changes the body on its way.
     ChangeBody,
     /// Reads a part of the body, then closes the connection.
@@ -327,6 +329,9 @@ async fn answer(
             let mut response = refusal(503, "SlowDown");
             response.headers_mut().insert(RETRY_AFTER, seconds.into());
             return Ok(response);
+        }
+        Some(Fault::LimitBody(most)) if request.body().size_hint().lower() > most => {
+            return Ok(answer_with(413, "<html><title>413 Request Entity Too Large</title></html>".into()));
         }
         Some(Fault::CutInBody) => {
             let mut body = request.into_body();
