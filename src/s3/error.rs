@@ -54,10 +54,7 @@ pub enum Fault {
 impl S3Error {
     /// S3's error code, if S3 answered.
     pub fn code(&self) -> Option<&str> {
-        match &self.fault {
-            Fault::Refused { code, .. } => Some(code),
-            Fault::Unanswered { .. } => None,
-        }
+        self.fault.code()
     }
 
     /// Names the part that the request was about.
@@ -86,6 +83,11 @@ impl S3Error {
     pub(super) fn may_be_of_a_header(&self) -> bool {
         matches!(self.fault, Fault::Refused { status: 400 | 501, .. } if !self.is_transient())
             || self.code() == Some("SignatureDoesNotMatch")
+    }
+
+    /// Whether the object has to be restored from an archive before it can be read.
+    pub fn is_archived(&self) -> bool {
+        self.code() == Some("InvalidObjectState")
     }
 
     /// Whether the object (or upload) is not there.
@@ -137,6 +139,21 @@ impl fmt::Display for S3Error {
 impl std::error::Error for S3Error {}
 
 impl Fault {
+    pub(super) fn code(&self) -> Option<&str> {
+        match self {
+            Fault::Refused { code, .. } => Some(code),
+            Fault::Unanswered { .. } => None,
+        }
+    }
+
+    /// Adds what to do about it.
+    pub(super) fn with_remedy(mut self, remedy: Option<String>) -> Self {
+        if let (Fault::Refused { message, .. }, Some(remedy)) = (&mut self, remedy) {
+            *message += &format!("; {remedy}");
+        }
+        self
+    }
+
     /// Reads an answer that is not a success. `body` is S3's `<Error>` document, or a text that a proxy
     /// wrote. The answer to HEAD has no body
     /// (<https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>).

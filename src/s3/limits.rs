@@ -262,8 +262,8 @@ mod tests {
             thread::sleep(Duration::from_secs(3));
             to.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nETag: x\r\n\r\n")
         });
-        let etag = client.upload_part("k", "u", &part(0), || true).unwrap();
-        assert_eq!((etag.as_str(), connections.load(Ordering::Relaxed)), ("x", 1));
+        let sent = client.upload_part("k", "u", &part(0), || true).unwrap();
+        assert_eq!((sent.etag.text.as_str(), connections.load(Ordering::Relaxed)), ("x", 1));
     }
 
     #[test]

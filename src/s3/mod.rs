@@ -6,6 +6,7 @@
 
 mod download;
 mod error;
+mod etag;
 mod limits;
 mod list;
 mod multipart;
@@ -15,6 +16,7 @@ mod part;
 mod pending;
 mod probe;
 mod request;
+mod strange;
 mod upload;
 mod xml;
 
@@ -72,8 +74,18 @@ pub struct Client {
     shutdown: Shutdown,
     retries: Policy,
     limits: Limits,
-    /// Set after the store has refused a request because of its precondition.
-    without_conditions: Arc<AtomicBool>,
+    learned: Arc<Learned>,
+}
+
+/// What the store's answers have shown so far. Clones of a client share it.
+#[derive(Default)]
+struct Learned {
+    /// The store has refused a request because of its precondition.
+    without_conditions: AtomicBool,
+    /// The store, or a proxy in front of it, fails if it is asked whether it takes a body.
+    without_expect: AtomicBool,
+    /// The store's ETags are not the MD5s of what is sent.
+    odd_etags: AtomicBool,
 }
 
 impl Client {
@@ -88,7 +100,7 @@ impl Client {
             shutdown,
             retries: request::RETRIES,
             limits: Limits::USUAL,
-            without_conditions: Arc::default(),
+            learned: Arc::default(),
         }
     }
 

@@ -1,13 +1,15 @@
 //! The requests of a multipart upload
 //! (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html>).
 
+use log::warn;
 use rusty_s3::actions::CompleteMultipartUpload;
 use rusty_s3::S3Action;
 
 use super::error::error_document;
+use super::etag::Sent;
 use super::limits::Limit;
 use super::request::{describe, Body};
-use super::{xml, Client, Fault, Metadata, Part, Result};
+use super::{xml, Client, Fault, Metadata, Part, Result, S3Error};
 
 impl Client {
     pub(super) fn create_multipart_upload(&self, key: &str, metadata: &Metadata) -> Result<String> {
@@ -25,38 +27,52 @@ impl Client {
         })
     }
 
-    /// Uploads a part and returns its ETag.
+    /// Uploads a part.
     pub(super) fn upload_part(
         &self,
         key: &str,
         upload: &str,
         part: &Part,
         go_on: impl Fn() -> bool,
-    ) -> Result<String> {
-        let number = u16::try_from(part.number).unwrap_or(u16::MAX);
-        let attempt = |limit| {
+    ) -> Result<Sent> {
+        let (name, number) = ("UploadPart", u16::try_from(part.number).unwrap_or(u16::MAX));
+        let send = |limit| {
             let action = self.bucket.upload_part(Some(&self.credentials), key, number, upload);
-            let answer = self.send(limit, "UploadPart", key, action, &Body::Part(part))?;
-            self.check_etag("UploadPart", key, part, &answer.headers)
+            let answer = self.send(limit, name, key, action, &Body::Part(part))?;
+            self.etag(name, key, part, &answer.headers)
         };
-        self.retry_within(self.limits.upload(part.length), go_on, |limit| {
-            attempt(limit).map_err(|error| error.of_part(part.number))
-        })
+        let attempt = |limit| {
+            let etag = send(limit)?;
+            if !etag.differs || self.has_odd_etags() {
+                return Ok(etag);
+            }
+            // The store may ignore Content-MD5, and then this is the only sign that other bytes arrived.
+            warn!("{name} {number} of {}: {}; the part is sent once more", self.place(key), etag.doubt(part));
+            let etag = send(limit)?;
+            if etag.differs {
+                self.note_odd_etags();
+            }
+            Ok(etag)
+        };
+        let etag = self.retry_within(self.limits.upload(part.length), go_on, |limit| {
+            attempt(limit).map_err(|error: S3Error| error.of_part(part.number))
+        })?;
+        Ok(Sent { number: part.number, etag, md5: part.md5, length: part.length })
     }
 
-    /// Makes the object from the parts with these ETags, in this order. Tries only once. On request, it makes
+    /// Makes the object from these parts, in this order. Tries only once. On request, it makes
     /// the object only if there is none under this key.
     pub(super) fn complete_multipart_upload(
         &self,
         limit: Limit,
         key: &str,
         upload: &str,
-        etags: &[String],
+        parts: &[Sent],
         only_new: bool,
     ) -> Result<()> {
         let name = "CompleteMultipartUpload";
         let action = || {
-            let etags = etags.iter().map(String::as_str);
+            let etags = parts.iter().map(|part| part.etag.text.as_str());
             self.bucket.complete_multipart_upload(Some(&self.credentials), key, upload, etags)
         };
         let body = CompleteMultipartUpload::body(action());

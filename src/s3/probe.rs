@@ -18,20 +18,6 @@ impl Client {
         Ok(date(answer.headers()))
     }
 
-    /// Stores a few bytes.
-    pub fn put_bytes(&self, key: &str, bytes: &[u8]) -> Result<()> {
-        let action = || self.bucket.put_object(Some(&self.credentials), key);
-        let body = Body::Bytes(bytes);
-        let put = |limit| self.send(limit, "PutObject", key, action(), &body);
-        self.retry_within(self.limits.upload(bytes.len() as u64), || true, put).map(drop)
-    }
-
-    /// Reads an object that is a short text.
-    pub fn get_text(&self, key: &str) -> Result<String> {
-        let action = || self.bucket.get_object(Some(&self.credentials), key);
-        Ok(self.retry_small(|limit| self.send(limit, "GetObject", key, action(), &Body::None))?.body)
-    }
-
     /// Begins a multipart upload and aborts it.
     pub fn try_multipart_upload(&self, key: &str) -> Result<()> {
         let upload = self.create_multipart_upload(key, &Metadata::new())?;

@@ -1,6 +1,7 @@
 //! One request: it is signed and sent, its answer is read, and it is tried again.
 
-use std::io::Read;
+use std::io::{self, Read};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use base64::prelude::{Engine, BASE64_STANDARD};
@@ -8,15 +9,16 @@ use chrono::{DateTime, Utc};
 use log::debug;
 use md5::{Digest, Md5};
 use rusty_s3::S3Action;
-use ureq::http::header::{CONTENT_LENGTH, DATE, ETAG, EXPECT, RETRY_AFTER};
+use ureq::http::header::{CONTENT_LENGTH, DATE, EXPECT, LOCATION, RETRY_AFTER};
 use ureq::http::request::Builder;
-use ureq::http::{HeaderMap, Request, Response};
+use ureq::http::{HeaderMap, Request, Response, StatusCode};
 use ureq::tls::{RootCerts, TlsConfig};
 use ureq::{Agent, AsSendBody, SendBody, Timeout};
 
 use super::limits::{Limit, Limits};
-use super::{download, Client, Fault, Metadata, Part, Result, S3Config, S3Error};
+use super::{download, strange, Client, Fault, Metadata, Part, Result, S3Config, S3Error};
 use crate::base::retry::Policy;
+use crate::base::shutdown::Shutdown;
 
 /// How long a signature is valid. The time counts from the beginning of a request until S3 checks the
 /// signature.
@@ -45,6 +47,39 @@ pub(super) enum Body<'a> {
 pub(super) struct Answer {
     pub headers: HeaderMap,
     pub body: String,
+}
+
+type Answered = std::result::Result<Response<ureq::Body>, ureq::Error>;
+
+/// A body on its way. A forced stop breaks it off, so that no object appears which nobody waits for.
+struct Sending<'a> {
+    source: &'a mut dyn Read,
+    shutdown: &'a Shutdown,
+    begun: bool,
+}
+
+impl Read for Sending<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.shutdown.forced().is_some() {
+            return Err(io::Error::other("stopped by a signal"));
+        }
+        self.begun = true;
+        self.source.read(buffer)
+    }
+}
+
+/// Whether a request failed because it asked first. A server may say so (RFC 9110, 10.1.1). A proxy may close
+/// the connection before it wants any of the body.
+fn is_of_expect(answer: &Answered, begun: bool) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    match answer {
+        Ok(answer) => answer.status() == StatusCode::EXPECTATION_FAILED,
+        Err(ureq::Error::Io(problem)) => {
+            let closed = [BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof];
+            !begun && closed.contains(&problem.kind())
+        }
+        Err(_) => false,
+    }
 }
 
 /// The HTTP client, with its limits.
@@ -82,7 +117,11 @@ impl Client {
         let mut answer = self.exchange(limit, operation, key, action, body)?;
         let text = answer.body_mut().with_config().limit(LONGEST_ANSWER).read_to_vec();
         let text = text.map_err(|problem| self.error(operation, key, self.transport_fault(&problem)))?;
-        Ok(Answer { headers: answer.headers().clone(), body: String::from_utf8_lossy(&text).into_owned() })
+        let body = String::from_utf8_lossy(&text).into_owned();
+        if strange::is_html(&body) {
+            return Err(self.error(operation, key, Fault::unreadable(strange::IS_HTML)));
+        }
+        Ok(Answer { headers: answer.headers().clone(), body })
     }
 
     /// Signs and sends one request, and returns an answer that is a success. The body is not yet read.
@@ -111,24 +150,31 @@ impl Client {
             Body::Bytes(bytes) => (bytes.len() as u64, Some(Md5::digest(bytes).into())),
             Body::Part(part) => (part.length, Some(part.md5)),
         };
-        let mut request = Request::builder().method(A::METHOD.to_str());
         if let Some(md5) = md5 {
             action.headers_mut().insert("content-md5", BASE64_STANDARD.encode(md5));
-            // If no length is given, the body is sent in chunks, and S3 does not accept those.
-            request = request.header(CONTENT_LENGTH, length);
         }
-        for (name, value) in action.headers_mut().iter() {
-            request = request.header(name, value);
-        }
-        if length >= EXPECT_FROM {
-            request = request.header(EXPECT, "100-continue");
-        }
-        let request = request.uri(action.sign(SIGNATURE_VALIDITY).as_str());
-        let answer = match body {
-            Body::None => self.run(request, (), limit),
-            Body::Bytes(bytes) => self.run(request, *bytes, limit),
-            Body::Part(part) => self.run(request, SendBody::from_reader(&mut part.reader()), limit),
+        let signed: Vec<_> = action.headers_mut().iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
+        let send = |expect: bool| {
+            let mut request = Request::builder().method(A::METHOD.to_str());
+            if md5.is_some() {
+                // If no length is given, the body is sent in chunks, and S3 does not accept those.
+                request = request.header(CONTENT_LENGTH, length);
+            }
+            for (name, value) in &signed {
+                request = request.header(name.as_str(), value.as_str());
+            }
+            if expect {
+                request = request.header(EXPECT, "100-continue");
+            }
+            self.transmit(request.uri(action.sign(SIGNATURE_VALIDITY).as_str()), body, limit)
         };
+        let expect = length >= EXPECT_FROM && !self.learned.without_expect.load(Ordering::Relaxed);
+        let (mut answer, begun) = send(expect);
+        if expect && is_of_expect(&answer, begun) {
+            debug!("{operation} {}: sent once more without Expect: 100-continue", self.place(key));
+            answer = send(false).0;
+            self.learned.without_expect.fetch_or(answer.is_ok(), Ordering::Relaxed);
+        }
         let mut answer =
             answer.map_err(|problem| self.error(operation, key, self.transport_fault(&problem)))?;
         let status = answer.status();
@@ -138,7 +184,10 @@ impl Client {
                 answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
             let text = self.read_refusal(&mut answer);
             let fault = Fault::refused(status.as_u16(), retry_after.map(Duration::from_secs), &text);
-            return Err(self.error(operation, key, fault));
+            let location = answer.headers().get(LOCATION).and_then(|value| value.to_str().ok());
+            let asked = self.bucket.base_url().as_str();
+            let remedy = strange::remedy(status.as_u16(), asked, location, &text);
+            return Err(self.error(operation, key, fault.with_remedy(remedy)));
         }
         Ok(answer)
     }
@@ -158,12 +207,26 @@ impl Client {
         String::from_utf8_lossy(&text).into_owned()
     }
 
-    pub(super) fn run(
-        &self,
-        request: Builder,
-        body: impl AsSendBody,
-        limit: Limit,
-    ) -> std::result::Result<Response<ureq::Body>, ureq::Error> {
+    /// Sends the request with its body. Also returns whether any of the body was sent.
+    fn transmit(&self, request: Builder, body: &Body<'_>, limit: Limit) -> (Answered, bool) {
+        let (mut bytes, mut part);
+        let source: &mut dyn Read = match body {
+            Body::None => return (self.run(request, (), limit), false),
+            Body::Bytes(all) => {
+                bytes = *all;
+                &mut bytes
+            }
+            Body::Part(all) => {
+                part = all.reader();
+                &mut part
+            }
+        };
+        let mut sending = Sending { source, shutdown: &self.shutdown, begun: false };
+        let answer = self.run(request, SendBody::from_reader(&mut sending), limit);
+        (answer, sending.begun)
+    }
+
+    pub(super) fn run(&self, request: Builder, body: impl AsSendBody, limit: Limit) -> Answered {
         let Limits { stall, small, .. } = self.limits;
         let request = self
             .agent
@@ -175,43 +238,30 @@ impl Client {
         self.agent.run(request.build())
     }
 
-    /// The ETag of an unencrypted object or part is its MD5
-    /// (<https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html>). If it can be compared, it is.
-    pub(super) fn check_etag(
-        &self,
-        operation: &'static str,
-        key: &str,
-        part: &Part,
-        headers: &HeaderMap,
-    ) -> Result<String> {
-        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let Some(etag) = text(ETAG.as_str()) else {
-            return Err(self.error(operation, key, Fault::unreadable("it has no ETag")));
-        };
-        let sent: String = part.md5.iter().map(|byte| format!("{byte:02x}")).collect();
-        let found = etag.trim_matches('"');
-        let looks_like_md5 = found.len() == 32 && found.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let encrypted = text("x-amz-server-side-encryption").is_some_and(|kind| kind != "AES256")
-            || text("x-amz-server-side-encryption-customer-algorithm").is_some();
-        if looks_like_md5 && !encrypted && !found.eq_ignore_ascii_case(&sent) {
-            let reason = format!("S3 stored other bytes than were sent: MD5 {found} instead of {sent}");
-            return Err(self.error(operation, key, Fault::Unanswered { reason, transient: true }));
-        }
-        Ok(etag.to_owned())
-    }
-
     pub(super) fn error(&self, operation: &'static str, key: &str, fault: Fault) -> S3Error {
+        let thaw = (operation == "GetObject" && fault.code() == Some("InvalidObjectState")).then(|| {
+            let endpoint =
+                self.endpoint().map_or(String::new(), |url| format!(" --endpoint-url '{}'", url.as_str()));
+            format!(
+                "it is in an archive, and has to be restored from there first, which may take hours: \
+                 aws s3api restore-object{endpoint} --region {} --bucket {} --key {key} --restore-request Days=7",
+                self.region(),
+                self.bucket.name()
+            )
+        });
+        let fault = fault.with_remedy(thaw);
         S3Error { operation, place: self.place(key), fault: fault.presentable(&self.redactor) }
     }
 
     /// Says what happened on the way, and where to. The signed URL must not appear in the text.
     pub(super) fn transport_fault(&self, problem: &ureq::Error) -> Fault {
-        use std::io::ErrorKind;
+        use io::ErrorKind;
         let (what, transient) = match problem {
             // rustls reports a certificate that it does not trust as invalid data. No other try can change
             // that.
             ureq::Error::Io(problem) if problem.kind() == ErrorKind::InvalidData => {
-                let remedy = "S3_CA_FILE names the certificate of a private authority";
+                let host = self.bucket.base_url().host_str().unwrap_or_default();
+                let remedy = strange::tls_remedy(&problem.to_string(), host, self.bucket.name());
                 (format!("no trusted connection: {problem}; {remedy}"), false)
             }
             ureq::Error::Io(problem) => (problem.to_string(), true),
@@ -249,3 +299,6 @@ pub(super) fn describe<'a>(action: &mut impl S3Action<'a>, metadata: &Metadata) 
     }
     action.headers_mut().insert("content-type", "application/gzip");
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, ensure, Context, Error, Result};
 use log::warn;
 
+use super::etag::Sent;
 use super::{Claim, Client, Made, Metadata, Part};
 use crate::base::shutdown::Shutdown;
 
@@ -40,7 +41,7 @@ pub struct Upload {
     shared: Arc<Shared>,
     full: Option<Sender<Part>>,
     /// Each thread sends its result here when it ends.
-    done: Receiver<Result<Vec<(u32, String)>>>,
+    done: Receiver<Result<Vec<Sent>>>,
     threads: usize,
     shutdown: Shutdown,
     ended: bool,
@@ -118,13 +119,11 @@ impl Upload {
             // All threads have ended. A result below says why.
         }
         drop(full);
-        let mut etags = self.wait(None)?;
-        etags.sort_unstable();
-        ensure!(etags.iter().map(|(number, _)| *number).eq(1..=parts), "parts of the upload were lost");
-        let etags: Vec<String> = etags.into_iter().map(|(_, etag)| etag).collect();
+        let mut sent = self.wait(None)?;
+        sent.sort_unstable_by_key(|part| part.number);
+        ensure!(sent.iter().map(|part| part.number).eq(1..=parts), "parts of the upload were lost");
         let id = self.shared.id.get().expect("a part was uploaded");
-        let (claim, size) = (&self.shared.claim, self.shared.acknowledged.load(Ordering::Relaxed));
-        let made = self.client.complete_new(claim, id, &etags, size)?;
+        let made = self.client.complete_new(&self.shared.claim, id, &sent)?;
         self.ended = made == Made::Whole;
         Ok(made)
     }
@@ -149,9 +148,9 @@ impl Upload {
         failure
     }
 
-    /// Waits until the threads end; after a forced stop, only for `patience` more. Returns the numbers and
-    /// ETags of the parts, or the first failure.
-    fn wait(&self, patience: Option<Duration>) -> Result<Vec<(u32, String)>> {
+    /// Waits until the threads end; after a forced stop, only for `patience` more. Returns the parts, or the
+    /// first failure.
+    fn wait(&self, patience: Option<Duration>) -> Result<Vec<Sent>> {
         let mut forced_since = None;
         let mut all = Ok(Vec::new());
         let mut ended = 0;
@@ -160,9 +159,9 @@ impl Upload {
                 Ok(uploaded) => {
                     ended += 1;
                     all = match (all, uploaded) {
-                        (Ok(mut etags), Ok(of_thread)) => {
-                            etags.extend(of_thread);
-                            Ok(etags)
+                        (Ok(mut sent), Ok(of_thread)) => {
+                            sent.extend(of_thread);
+                            Ok(sent)
                         }
                         (Ok(_), Err(failure)) => Err(failure),
                         (Err(first), Ok(_)) => Err(first),
@@ -194,15 +193,10 @@ impl Drop for Upload {
     }
 }
 
-/// Uploads parts until there are no more or the upload is given up. Returns the numbers and ETags of its
-/// parts.
-fn upload_parts(
-    client: &Client,
-    shared: &Shared,
-    parts: &Mutex<Receiver<Part>>,
-) -> Result<Vec<(u32, String)>> {
+/// Uploads parts until there are no more or the upload is given up. Returns its parts.
+fn upload_parts(client: &Client, shared: &Shared, parts: &Mutex<Receiver<Part>>) -> Result<Vec<Sent>> {
     let go_on = || !shared.cancelled.load(Ordering::Relaxed);
-    let mut etags = Vec::new();
+    let mut sent = Vec::new();
     while go_on() {
         let part = parts.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(TICK);
         let part = match part {
@@ -216,12 +210,11 @@ fn upload_parts(
             );
         }
         let Some(id) = shared.id(client)? else { break };
-        let etag = client.upload_part(&shared.claim.key, id, &part, go_on)?;
+        sent.push(client.upload_part(&shared.claim.key, id, &part, go_on)?);
         shared.acknowledged.fetch_add(part.length, Ordering::Relaxed);
         part.release();
-        etags.push((part.number, etag));
     }
-    Ok(etags)
+    Ok(sent)
 }
 
 impl Shared {

@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 
 use crate::support::pgkeep::{Outcome, Pgkeep};
-use crate::support::postgres::{self, SHOP};
+use crate::support::postgres::{self, noise, SHOP};
 use crate::support::s3::{self, Fault};
 
 fn shop(s3: &s3::Server) -> (String, Pgkeep) {
@@ -179,13 +179,68 @@ fn each_right_on_the_bucket_that_is_missing_is_named() {
         let s3 = s3::Server::start();
         let (_, pgkeep) = shop(&s3);
         s3.fail(1, "DELETE", part, Fault::Answer(403, "AccessDenied"));
-        let outcome = pgkeep.fail(&["check"]);
+        let outcome = pgkeep.with("BACKUP_RETENTION_DAYS", "7").fail(&["check"]);
         let line = line(&outcome, what);
         assert!(line.starts_with("FAILED ") && line.contains(right) && line.contains(left), "{line}");
         assert_eq!(outcome.stdout.matches("FAILED").count(), 1, "{}", outcome.stdout);
         assert!(outcome.stdout.ends_with("\n1 step would fail tonight, 0 warnings\n"), "{}", outcome.stdout);
         assert_eq!(s3.objects().len() + s3.pending_uploads().len(), 1);
     }
+}
+
+#[test]
+fn without_a_retention_nothing_has_to_be_deleted() {
+    let s3 = s3::Server::start();
+    let (_, pgkeep) = shop(&s3);
+    s3.fail(1, "DELETE", "check-", Fault::Answer(403, "AccessDenied"));
+    let outcome = pgkeep.succeed(&["check"]);
+    let line = line(&outcome, "S3 delete");
+    assert!(line.starts_with("warning ") && line.contains("is still there"), "{line}");
+    assert_eq!(s3.objects().len(), 1);
+}
+
+#[test]
+fn a_proxy_that_takes_no_large_body_is_found_before_the_night() {
+    let s3 = s3::Server::start();
+    let (_, pgkeep) = shop(&s3);
+    s3.fail(99, "PUT", "", Fault::LimitBody(1 << 20));
+    let outcome = pgkeep.fail(&["check"]);
+    let line = line(&outcome, "S3 put");
+    assert!(
+        line.starts_with("FAILED ") && line.contains("413 ") && line.contains("client_max_body_size"),
+        "{line}"
+    );
+    assert_clean(&s3);
+}
+
+#[test]
+fn a_database_of_several_parts_tries_an_upload_of_parts() {
+    let s3 = s3::Server::start();
+    let database = postgres::server().database("large");
+    postgres::server().psql(&database, &noise(17));
+    let pgkeep = Pgkeep::new(&database, &s3).with("S3_PATH", "b").with("BACKUP_INTERVAL", "0 3 * * *");
+    let outcome = pgkeep.succeed(&["check"]);
+    let what = "S3 upload in parts";
+    assert_eq!(line(&outcome, what), "ok       S3 upload in parts: completed, and gone again");
+    assert_eq!(s3.requests("POST", "uploadId=").len(), 1);
+    assert_clean(&s3);
+    for (method, part) in [("PUT", "partNumber="), ("POST", "uploadId=")] {
+        s3.fail(1, method, part, Fault::Answer(403, "AccessDenied"));
+        let outcome = pgkeep.fail(&["check"]);
+        let line = line(&outcome, what);
+        assert!(line.starts_with("FAILED ") && line.contains("needs the right s3:PutObject"), "{line}");
+        assert_clean(&s3);
+    }
+}
+
+#[test]
+fn a_store_whose_etags_are_no_md5s_is_told() {
+    let s3 = s3::Server::start();
+    let (_, pgkeep) = shop(&s3);
+    s3.fail(99, "PUT", "", Fault::WrongEtag);
+    let outcome = pgkeep.succeed(&["check"]);
+    assert!(line(&outcome, "S3 put").ends_with("so each backup is read back"), "{}", outcome.stdout);
+    assert_clean(&s3);
 }
 
 #[test]

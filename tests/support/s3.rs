@@ -47,6 +47,8 @@ pub enum Fault {
     Answer(u16, &'static str),
     /// Answers 503 and asks to come back after so many seconds.
     SlowDown(u64),
+    /// Refuses a body with more bytes, as nginx does.
+    LimitBody(u64),
     /// Changes the body on its way.
     ChangeBody,
     /// Reads a part of the body, then closes the connection.
@@ -63,7 +65,7 @@ pub enum Fault {
     WrongTime(&'static str),
     /// Answers 200 with this document.
     Document(&'static str),
-    /// Lets it through, and tells another ETag than the right one.
+    /// Lets it through, and tells another ETag than the MD5, as a store that encrypts.
     WrongEtag,
     /// Lets it through, and tells a weak ETag, as a proxy in between may make of it.
     WeakEtag,
@@ -328,6 +330,9 @@ async fn answer(
             response.headers_mut().insert(RETRY_AFTER, seconds.into());
             return Ok(response);
         }
+        Some(Fault::LimitBody(most)) if request.body().size_hint().lower() > most => {
+            return Ok(answer_with(413, "<html><title>413 Request Entity Too Large</title></html>".into()));
+        }
         Some(Fault::CutInBody) => {
             let mut body = request.into_body();
             for _ in 0..3 {
@@ -371,8 +376,12 @@ async fn answer(
     if let Some(refusal) = door.precondition(&head).filter(|_| makes) {
         return Ok(refusal);
     }
-    let answer = service.call(Request::from_parts(head, s3s::Body::from(Bytes::from(body)))).await;
+    let mut answer = service.call(Request::from_parts(head, s3s::Body::from(Bytes::from(body)))).await;
     drop(turn);
+    if let (Some(Fault::WrongEtag), Ok(answer)) = (fault, &mut answer) {
+        let wrong = HeaderValue::from_static("\"00000000000000000000000000000000\"");
+        answer.headers_mut().insert(ETAG, wrong);
+    }
     if let (Some(etag), Ok(answer)) = (if_match, &answer) {
         if answer.status().is_success() && answer.headers().get(ETAG) != Some(&etag) {
             return Ok(refusal(412, "PreconditionFailed"));
@@ -392,11 +401,6 @@ async fn answer(
     };
     match (fault, answer) {
         (Some(Fault::LoseAnswer), _) => Err(io::ErrorKind::ConnectionAborted.into()),
-        (Some(Fault::WrongEtag), Ok(mut answer)) => {
-            let wrong = HeaderValue::from_static("\"00000000000000000000000000000000\"");
-            answer.headers_mut().insert(ETAG, wrong);
-            Ok(answer)
-        }
         (Some(Fault::WrongSize(size)), Ok(mut answer)) => {
             answer.headers_mut().insert(CONTENT_LENGTH, size.into());
             Ok(answer)

@@ -1,5 +1,6 @@
 //! `pgkeep check`: tries everything now that could fail tonight. Each line says ok, or what to do.
 
+mod canary;
 mod report;
 mod s3;
 
@@ -40,7 +41,7 @@ pub(super) fn command(config: &Config, job: &Job) -> Outcome {
     let mut found = None;
     let size = check_postgres(job, &mut found, &mut report);
     check_disk(job, size, &mut report);
-    let backups = s3::check(&job.store, &mut report);
+    let backups = s3::check(job, size, &mut report);
     check_schedule(config.interval(), job, backups.as_deref(), Utc::now(), &mut report);
     check_pruning(job, backups.as_deref(), &mut report);
     check_drill(job, &mut found, &mut report);

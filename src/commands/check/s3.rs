@@ -2,19 +2,20 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use super::canary;
 use super::report::{Report, Verdict};
 use crate::base::units;
+use crate::jobs::Job;
 use crate::s3::{Fault, S3Error};
 use crate::store::{Backup, Store, MOST_SKEW};
 
 /// A clock that is kept right never differs by this much.
 const USUAL_SKEW: TimeDelta = TimeDelta::minutes(1);
 const SET_THE_CLOCK: &str = "set this host's clock (NTP keeps it right)";
-/// The canary's content.
-const CANARY: &str = "pgkeep check: this object may be deleted\n";
 
-/// Returns the backups in the bucket.
-pub fn check(store: &Store, report: &mut Report) -> Option<Vec<Backup>> {
+/// Returns the backups in the bucket. `database_size` is in bytes.
+pub fn check(job: &Job, database_size: Option<u64>, report: &mut Report) -> Option<Vec<Backup>> {
+    let store = &job.store;
     let s3 = &store.client;
     match s3.server_time() {
         Ok(there) => {
@@ -32,7 +33,7 @@ pub fn check(store: &Store, report: &mut Report) -> Option<Vec<Backup>> {
         report.line(Verdict::Skipped, "S3", "put, get, delete and multipart upload: for the same reason");
         return None;
     }
-    check_objects(store, listed.is_ok(), report);
+    canary::check(job, database_size.unwrap_or_default(), listed.is_ok(), report);
     // Not every server supports these requests, so one try is enough.
     let s3 = s3.without_retries();
     check_bucket(
@@ -57,44 +58,6 @@ fn check_list(store: &Store, report: &mut Report) -> Result<Vec<Backup>, S3Error
         Err(error) => report.line(Verdict::Failed, "S3 list", with_remedy(error)),
     }
     listed
-}
-
-/// Stores a canary, finds it, reads it and deletes it. Then begins an upload.
-fn check_objects(store: &Store, may_list: bool, report: &mut Report) {
-    let (s3, key) = (&store.client, store.canary_key());
-    let put = s3.put_bytes(&key, CANARY.as_bytes());
-    match &put {
-        Ok(()) => {
-            report.ok("S3 put", s3.place(&key));
-            if may_list && s3.list_objects(&key).is_ok_and(|found| found.is_empty()) {
-                let text =
-                    "what was just put is not listed yet: a look into the bucket may miss the newest backup";
-                report.line(Verdict::Warning, "S3 list", text);
-            }
-            match s3.get_text(&key) {
-                Ok(text) if text == CANARY => report.ok("S3 get", "the same bytes"),
-                Ok(_) => report.line(Verdict::Failed, "S3 get", "other bytes than were put"),
-                Err(error) => report.line(Verdict::Failed, "S3 get", with_remedy(&error)),
-            }
-        }
-        Err(error) => {
-            report.line(Verdict::Failed, "S3 put", with_remedy(error));
-            report.line(Verdict::Skipped, "S3 get", "there is nothing to read");
-        }
-    }
-    // In any case: the store may have worked even if only its answer was lost.
-    match s3.delete_object(&key) {
-        Ok(()) => report.ok("S3 delete", "gone again"),
-        Err(error) => {
-            let left =
-                if put.is_ok() { format!("; {} is still there", s3.place(&key)) } else { String::new() };
-            report.line(Verdict::Failed, "S3 delete", with_remedy(&error) + &left);
-        }
-    }
-    match s3.try_multipart_upload(&key) {
-        Ok(()) => report.ok("S3 multipart upload", "begun and given up"),
-        Err(error) => report.line(Verdict::Failed, "S3 multipart upload", with_remedy(&error)),
-    }
 }
 
 /// Whether a bucket has one of the settings that prevent retention from working.
@@ -133,7 +96,10 @@ fn clock(there: Option<DateTime<Utc>>, here: DateTime<Utc>) -> (Verdict, String)
 fn common_remedy(error: &S3Error) -> Option<&'static str> {
     let Fault::Refused { code, message, .. } = &error.fault else { return None };
     Some(match code.as_str() {
-        "SignatureDoesNotMatch" => "see S3_SECRET_KEY: it is not the one that belongs to S3_ACCESS_KEY",
+        "SignatureDoesNotMatch" => {
+            "see S3_SECRET_KEY: it is not the one that belongs to S3_ACCESS_KEY, or a proxy on the way changes the \
+             Host header or the path, which a signature does not survive"
+        }
         "InvalidAccessKeyId" => "see S3_ACCESS_KEY: nobody has it there",
         "NoSuchBucket" => "see S3_BUCKET, or make the bucket",
         // AWS uses the last one if a signature in the query was made for another region.
@@ -151,6 +117,16 @@ fn common_remedy(error: &S3Error) -> Option<&'static str> {
 
 /// The refusal, the missing right if that is the reason, and what is left behind.
 pub(super) fn with_remedy(error: &S3Error) -> String {
+    format!("{error}{}", remedy(error))
+}
+
+/// The same for a failure that S3 may have caused.
+pub(super) fn explain(failure: &anyhow::Error) -> String {
+    let cause = failure.chain().find_map(|cause| cause.downcast_ref());
+    format!("{failure:#}{}", cause.map_or(String::new(), remedy))
+}
+
+fn remedy(error: &S3Error) -> String {
     let right = match error.operation {
         "ListObjectsV2" => "s3:ListBucket, of the bucket itself",
         "GetObject" | "HeadObject" => "s3:GetObject",
@@ -169,7 +145,7 @@ pub(super) fn with_remedy(error: &S3Error) -> String {
         }
         _ => "",
     };
-    format!("{error}{remedy}{left}")
+    format!("{remedy}{left}")
 }
 
 #[cfg(test)]
