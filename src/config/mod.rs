@@ -2,6 +2,7 @@
 //! starts, and reports all of them at once.
 
 mod reader;
+mod text;
 mod values;
 mod variables;
 
@@ -95,6 +96,7 @@ impl Config {
             });
         }
         let mut warnings = from.unknown();
+        warnings.append(&mut from.warnings);
         for (name, interval) in
             [("BACKUP_INTERVAL", &settings.interval), ("BACKUP_DRILL_INTERVAL", &settings.drill_interval)]
         {
