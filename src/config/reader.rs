@@ -51,6 +51,11 @@ impl Reader {
         reader
     }
 
+    /// Reads the same variables once more. The files that they name may hold something else now.
+    pub fn again(&self) -> Self {
+        Reader { variables: self.variables.clone(), problems: Vec::new(), warnings: Vec::new() }
+    }
+
     /// Reads one variable into `settings`. Returns whether it has a value now.
     pub fn read(&mut self, variable: &Variable, daemon: bool, settings: &mut Settings) -> bool {
         let name = variable.name;

@@ -185,6 +185,33 @@ fn every_variable_can_come_from_a_file() {
 }
 
 #[test]
+fn a_job_has_the_secrets_that_the_files_hold_now() {
+    let (file, shutdown) = (tempfile::NamedTempFile::new().unwrap(), Shutdown::default());
+    let path = file.path().to_str().unwrap();
+    let write = |text: &str| std::fs::write(file.path(), text).unwrap();
+    write("postgresql://app:first@db/shop");
+    let variables = [("POSTGRES_CONNECTION_STRING", ""), ("POSTGRES_CONNECTION_STRING_FILE", path)];
+    let config = read(&variables).unwrap();
+    let password = |job: &Job| job.connection.password().unwrap().expose().to_owned();
+    assert_eq!(password(&config.job_of_now(&shutdown).unwrap()), "first");
+    write("postgresql://app:second@db/shop");
+    let job = config.job_of_now(&shutdown).unwrap();
+    assert_eq!(password(&job), "second");
+    assert_eq!(job.redactor.clean("the second hushhush"), "the *** ***");
+    let problem = || config.job_of_now(&shutdown).err().expect("a problem").to_string();
+    write("postgresql://app:second@db/other");
+    assert!(problem().contains("another database"), "{}", problem());
+    write("postgresql://app:thi@rd@db/shop");
+    let said = problem();
+    assert!(said.contains("POSTGRES_CONNECTION_STRING cannot be read") && !said.contains("thi"), "{said}");
+    std::fs::remove_file(file.path()).unwrap();
+    let said = problem();
+    assert!(said.contains(&format!("POSTGRES_CONNECTION_STRING_FILE names {path}, which cannot be read")));
+    write("postgresql://app:third@db/shop");
+    assert_eq!(password(&config.job_of_now(&shutdown).unwrap()), "third");
+}
+
+#[test]
 fn aws_is_reached_by_host_and_others_by_path() {
     let address = |changes: &[(&str, &str)]| read(changes).unwrap().s3.bucket.base_url().to_string();
     assert_eq!(address(&[]), "https://backups.s3.us-east-1.amazonaws.com/");
