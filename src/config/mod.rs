@@ -1,6 +1,7 @@
 //! Turns the environment into jobs. Only this folder reads variables. It finds every problem before anything
 //! starts, and reports all of them at once.
 
+mod proxy;
 mod reader;
 mod text;
 mod values;
@@ -108,6 +109,7 @@ impl Config {
         match settings.together(&mut from) {
             Some((connection, database, s3)) if from.problems.is_empty() => {
                 lines.push(format!("the bucket is at {}", s3.bucket.base_url()));
+                lines.extend(s3.proxy.iter().map(|proxy| format!("the bucket is reached through {proxy}")));
                 Ok(Config { from, settings, connection, database, s3, lines, warnings })
             }
             _ => Err([from.problems, warnings].concat()),
@@ -292,6 +294,13 @@ impl Settings {
         match Bucket::new(url, style, self.bucket.clone(), region.clone()) {
             Ok(bucket) => Some(S3Config {
                 url: self.url.clone(),
+                proxy: proxy::choose(bucket.base_url(), |name| from.inherited(name)).unwrap_or_else(
+                    |(name, what)| {
+                        let example = format!("for example {name}=http://proxy.example.com:3128");
+                        from.problem(name, &what, &example);
+                        None
+                    },
+                ),
                 bucket,
                 access_key: self.access_key.clone(),
                 secret_key: self.secret_key.clone(),

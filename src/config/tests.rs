@@ -203,7 +203,7 @@ fn a_job_has_the_secrets_that_the_files_hold_now() {
     assert!(problem().contains("another database"), "{}", problem());
     write("postgresql://app:thi@rd@db/shop");
     let said = problem();
-    assert!(said.contains("POSTGRES_CONNECTION_STRING cannot be read") && !said.contains("thi"), "{said}");
+    assert!(said.contains("POSTGRES_CONNECTION_STRING cannot be read") && !said.contains("rd@db"), "{said}");
     std::fs::remove_file(file.path()).unwrap();
     let said = problem();
     assert!(said.contains(&format!("POSTGRES_CONNECTION_STRING_FILE names {path}, which cannot be read")));
