@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{anyhow, ensure, Context, Result};
+use anyhow::{anyhow, ensure, Context, Error, Result};
 use log::{warn, LevelFilter};
 use rusty_s3::{Bucket, UrlStyle};
 use ureq::tls::Certificate;
@@ -26,7 +26,7 @@ use crate::base::secret::{Redactor, Secret};
 use crate::base::shutdown::Shutdown;
 use crate::daemon::{self, OnStart, Status};
 use crate::jobs::Job;
-use crate::postgres::{refuse_hidden_password, Conninfo, Format};
+use crate::postgres::{refuse_hidden_password, Clients, Conninfo, Format, Postgres};
 use crate::s3::{Client, S3Config};
 use crate::schedule::Interval;
 use crate::store::{Policy, Store};
@@ -65,10 +65,10 @@ pub struct Config {
     /// The variables, to read them again.
     from: Reader,
     settings: Settings,
-    /// How to reach the database. It always names a database.
+    /// How to reach the database.
     connection: Conninfo,
-    /// The database's name.
-    pub database: String,
+    /// The database's name, if it is known without the server.
+    database: Option<String>,
     s3: S3Config,
     /// The effective configuration, one line for each variable, with secrets masked.
     pub lines: Vec<String>,
@@ -138,15 +138,18 @@ impl Config {
     /// The job for the database.
     ///
     /// # Errors
-    /// None yet.
+    /// Only the server knows the database's name, and it cannot be asked.
     pub fn job(&self, shutdown: &Shutdown) -> Result<Job> {
+        let database = self.database.clone().map_or_else(|| self.ask_for_name(shutdown), Ok)?;
+        let mut connection = self.connection.clone();
+        connection.set("dbname", &database);
         let of = &self.settings;
         let client = Client::new(&self.s3, shutdown.clone());
         Ok(Job {
-            database: self.database.clone(),
-            connection: self.connection.clone(),
+            connection,
             drill: of.drill.clone(),
-            store: Store::new(client, &of.path, &self.database),
+            store: Store::new(client, &of.path, &database),
+            database,
             format: of.format,
             retention: of.retention,
             shrink_guard: of.shrink_guard,
@@ -176,10 +179,36 @@ impl Config {
         })
     }
 
+    /// If the name is not known, the connection stands for it: `pgkeep health` asks no server.
     fn status_path(&self) -> PathBuf {
         let bucket = &self.s3.bucket;
-        let place = [bucket.base_url().as_str(), bucket.name(), &self.settings.path];
-        Status::path(&self.settings.temp_directory, &self.database, place)
+        let mut path = self.settings.path.clone();
+        if self.database.is_none() {
+            path += &format!("\n{}", self.connection.without_password());
+        }
+        let place = [bucket.base_url().as_str(), bucket.name(), &path];
+        Status::path(&self.settings.temp_directory, self.database.as_deref().unwrap_or_default(), place)
+    }
+
+    /// The name of the database that libpq chooses.
+    fn ask_for_name(&self, shutdown: &Shutdown) -> Result<String> {
+        let of = &self.settings;
+        let ask = || -> Result<String> {
+            let clients = Clients::find(of.client_directory.as_deref(), of.stall_timeout)?;
+            let redactor = self.redactor();
+            let postgres = Postgres::new(&self.connection, &clients, &redactor, shutdown, of.stall_timeout);
+            let name = postgres.query("SELECT pg_catalog.current_database();")?;
+            ensure!(!name.contains(char::REPLACEMENT_CHARACTER), "the name is not UTF-8");
+            refuse_hidden_password("dbname", &name).map_err(Error::msg)?;
+            Ok(name)
+        };
+        ask().with_context(|| {
+            format!(
+                "POSTGRES_CONNECTION_STRING names no database, and the server cannot be asked for its name; for \
+                 example {}",
+                variables::CONNECTION
+            )
+        })
     }
 
     /// When the daemon backs up.
@@ -244,7 +273,7 @@ impl Default for Settings {
 
 impl Settings {
     /// Checks what depends on several variables: the connection with its database, and the bucket.
-    fn together(&self, from: &mut Reader) -> Option<(Conninfo, String, S3Config)> {
+    fn together(&self, from: &mut Reader) -> Option<(Conninfo, Option<String>, S3Config)> {
         if self.drill_interval.is_some() && !from.is_set("BACKUP_DRILL_CONNECTION_STRING") {
             let remedy = "name the server to restore to; the source server too has to be named";
             from.problem(
@@ -259,23 +288,20 @@ impl Settings {
     }
 
     /// The connection and the name of its database. Like libpq, this uses PGDATABASE if the connection names
-    /// no database, and then the user's name.
-    fn named_connection(&self, from: &mut Reader) -> Option<(Conninfo, String)> {
-        let mut connection = self.connection.clone()?;
+    /// no database, and then the user's name. If there is a service, or no user, only libpq knows the name.
+    fn named_connection(&self, from: &mut Reader) -> Option<(Conninfo, Option<String>)> {
+        let connection = self.connection.clone()?;
         let given = |keyword: &str| connection.get(keyword).map(str::to_owned);
-        let database = given("dbname").or_else(|| from.inherited("PGDATABASE"));
-        let database = database.or_else(|| given("user")).or_else(|| from.inherited("PGUSER"));
-        let Some(database) = database else {
-            let example = format!("for example {}", variables::CONNECTION);
-            from.problem("POSTGRES_CONNECTION_STRING", "names no database", &example);
-            return None;
-        };
+        let mut database = given("dbname");
+        if given("service").or_else(|| from.inherited("PGSERVICE")).is_none() {
+            database = database.or_else(|| from.inherited("PGDATABASE"));
+            database = database.or_else(|| given("user")).or_else(|| from.inherited("PGUSER"));
+        }
         // If the name came from the connection string, it was checked there.
-        if let Err(problem) = refuse_hidden_password("dbname", &database) {
+        if let Some(Err(problem)) = database.as_deref().map(|name| refuse_hidden_password("dbname", name)) {
             from.problem("PGDATABASE", "cannot be used", &problem);
             return None;
         }
-        connection.set("dbname", &database);
         Some((connection, database))
     }
 

@@ -69,7 +69,6 @@ fn each_problem_names_its_variable_and_a_right_value() {
         ("BACKUP_LOG_LEVEL", "loud", "error, warn, info or debug"),
         ("TZ", "Europe/Berlinn", "TZ=Europe/Berlin"),
         ("TZ", "../../etc/passwd", "no time zone"),
-        ("POSTGRES_CONNECTION_STRING", "postgresql://host", "names no database"),
         ("POSTGRES_CONNECTION_STRING", "hush", "postgresql://user:password@host"),
     ] {
         let problem = only_problem(&[(name, value)]);
@@ -268,8 +267,17 @@ fn a_schedule_that_is_hardly_meant_is_asked_about() {
 #[test]
 fn a_database_has_a_name_as_libpq_finds_it() {
     let name = |text: &str| read(&[("POSTGRES_CONNECTION_STRING", text)]).unwrap().database;
-    assert_eq!(name("postgresql://app@db"), "app");
-    assert_eq!(name("host=db user=app dbname=shop"), "shop");
+    assert_eq!(name("postgresql://app@db").as_deref(), Some("app"));
+    assert_eq!(name("host=db user=app dbname=shop").as_deref(), Some("shop"));
+    assert_eq!(name("service=shop dbname=other").as_deref(), Some("other"));
+    // Its file may name a database, and wins over the environment.
+    assert_eq!(name("service=shop user=app"), None);
+    // libpq takes the name of the system's user.
+    assert_eq!(name("host=db"), None);
+    let set = [("POSTGRES_CONNECTION_STRING", "host=db"), ("PGDATABASE", "shop")];
+    assert_eq!(read(&set).unwrap().database.as_deref(), Some("shop"));
+    let set = [("POSTGRES_CONNECTION_STRING", "user=app"), ("PGSERVICE", "shop"), ("PGDATABASE", "other")];
+    assert_eq!(read(&set).unwrap().database, None);
 }
 
 #[test]
