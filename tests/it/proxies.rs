@@ -9,7 +9,7 @@ use crate::support::http_proxy::HttpProxy;
 use crate::support::pgkeep::Pgkeep;
 use crate::support::postgres::{self, SHOP};
 use crate::support::s3;
-use crate::support::tls::Authority;
+use crate::support::tls::{in_front_of, Authority};
 
 const PASSWORD: &str = "proxy/hush";
 
@@ -33,6 +33,13 @@ fn https_goes_through_a_tunnel() {
     let expected = format!("CONNECT localhost:{} HTTP/1.1", s3.port());
     let seen = proxy.requests();
     assert!(!seen.is_empty() && seen.iter().all(|line| *line == expected), "{seen:?}");
+    // To a proxy that speaks TLS itself.
+    let port = in_front_of(proxy.port, authority.vouch("localhost", 2100));
+    let over_tls = format!("https://me:proxy%2Fhush@localhost:{port}");
+    pgkeep.clone().with("HTTPS_PROXY", &over_tls).succeed(&["verify"]);
+    let seen_before = seen.len();
+    let seen = proxy.requests();
+    assert!(seen.len() > seen_before && seen.iter().all(|line| *line == expected), "{seen:?}");
     // Around it.
     pgkeep.with("no_proxy", "localhost").succeed(&["list"]);
     assert_eq!(proxy.requests().len(), seen.len());
