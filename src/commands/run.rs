@@ -5,6 +5,7 @@ use chrono::{Local, Utc};
 use log::{info, warn};
 
 use super::{no_options, Command, Outcome, Row};
+use crate::base::logging;
 use crate::base::shutdown::Shutdown;
 use crate::base::units::both_times;
 use crate::config::Config;
@@ -21,19 +22,25 @@ It runs until SIGTERM, SIGINT or SIGHUP. A running backup is finished first; a s
 };
 
 pub(super) fn command(config: &Config, shutdown: &Shutdown) -> Result<Outcome> {
-    let (job, plan) = (config.job(shutdown), config.plan()?);
+    let plan = config.plan()?;
     info!("pgkeep {} started", env!("CARGO_PKG_VERSION"));
     for line in &config.lines {
         info!("{line}");
     }
-    info!("backups go to {}", job.store.location());
     let fires = plan.interval.schedule.fires(Utc::now(), &Local, 4);
     for (number, fire) in fires.iter().take(3).enumerate() {
         info!("fire time {}: {}", number + 1, both_times(*fire));
     }
-    if let Some(text) = job.retention.shorter_than(&fires) {
-        warn!("{text}");
+    match config.job(shutdown) {
+        Ok(job) => {
+            info!("backups go to {}", job.store.location());
+            if let Some(text) = job.retention.shorter_than(&fires) {
+                warn!("{text}");
+            }
+        }
+        // At the first fire time the server may be up.
+        Err(failure) => logging::failure("where backups go is not known yet", &failure),
     }
-    daemon::run(job, plan)?;
+    daemon::run(&|| config.job_of_now(shutdown), plan, shutdown)?;
     Ok(Outcome::Done)
 }

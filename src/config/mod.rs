@@ -1,7 +1,9 @@
 //! Turns the environment into jobs. Only this folder reads variables. It finds every problem before anything
 //! starts, and reports all of them at once.
 
+mod proxy;
 mod reader;
+mod text;
 mod values;
 mod variables;
 
@@ -12,8 +14,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use log::LevelFilter;
+use anyhow::{anyhow, ensure, Context, Error, Result};
+use log::{warn, LevelFilter};
 use rusty_s3::{Bucket, UrlStyle};
 use ureq::tls::Certificate;
 use url::Url;
@@ -24,7 +26,7 @@ use crate::base::secret::{Redactor, Secret};
 use crate::base::shutdown::Shutdown;
 use crate::daemon::{self, OnStart, Status};
 use crate::jobs::Job;
-use crate::postgres::{refuse_hidden_password, Conninfo, Format};
+use crate::postgres::{refuse_hidden_password, Clients, Conninfo, Format, Postgres};
 use crate::s3::{Client, S3Config};
 use crate::schedule::Interval;
 use crate::store::{Policy, Store};
@@ -60,11 +62,13 @@ struct Settings {
 
 /// The whole configuration.
 pub struct Config {
+    /// The variables, to read them again.
+    from: Reader,
     settings: Settings,
-    /// How to reach the database. It always names a database.
+    /// How to reach the database.
     connection: Conninfo,
-    /// The database's name.
-    pub database: String,
+    /// The database's name, if it is known without the server.
+    database: Option<String>,
     s3: S3Config,
     /// The effective configuration, one line for each variable, with secrets masked.
     pub lines: Vec<String>,
@@ -95,6 +99,7 @@ impl Config {
             });
         }
         let mut warnings = from.unknown();
+        warnings.append(&mut from.warnings);
         for (name, interval) in
             [("BACKUP_INTERVAL", &settings.interval), ("BACKUP_DRILL_INTERVAL", &settings.drill_interval)]
         {
@@ -104,21 +109,47 @@ impl Config {
         match settings.together(&mut from) {
             Some((connection, database, s3)) if from.problems.is_empty() => {
                 lines.push(format!("the bucket is at {}", s3.bucket.base_url()));
-                Ok(Config { settings, connection, database, s3, lines, warnings })
+                lines.extend(s3.proxy.iter().map(|proxy| format!("the bucket is reached through {proxy}")));
+                Ok(Config { from, settings, connection, database, s3, lines, warnings })
             }
             _ => Err([from.problems, warnings].concat()),
         }
     }
 
+    /// The job for the database, with what the files hold now that `NAME_FILE` variables name. Secrets change
+    /// while a daemon runs. The environment cannot.
+    ///
+    /// # Errors
+    /// All problems of the configuration. Or it now means other backups than those that the daemon watches.
+    pub fn job_of_now(&self, shutdown: &Shutdown) -> Result<Job> {
+        let now = Self::read(self.from.again(), false)
+            .map_err(|problems| anyhow!("the configuration cannot be read again: {}", problems.join("; ")))?;
+        ensure!(
+            now.status_path() == self.status_path(),
+            "the configuration has changed: the files name another database, another place in S3 or another \
+             BACKUP_TEMP_DIR than at the start; start pgkeep anew for that"
+        );
+        for sentence in now.warnings.iter().filter(|sentence| !self.warnings.contains(sentence)) {
+            warn!("{sentence}");
+        }
+        now.job(shutdown)
+    }
+
     /// The job for the database.
-    pub fn job(&self, shutdown: &Shutdown) -> Job {
+    ///
+    /// # Errors
+    /// Only the server knows the database's name, and it cannot be asked.
+    pub fn job(&self, shutdown: &Shutdown) -> Result<Job> {
+        let database = self.database.clone().map_or_else(|| self.ask_for_name(shutdown), Ok)?;
+        let mut connection = self.connection.clone();
+        connection.set("dbname", &database);
         let of = &self.settings;
         let client = Client::new(&self.s3, shutdown.clone());
-        Job {
-            database: self.database.clone(),
-            connection: self.connection.clone(),
+        Ok(Job {
+            connection,
             drill: of.drill.clone(),
-            store: Store::new(client, &of.path, &self.database),
+            store: Store::new(client, &of.path, &database),
+            database,
             format: of.format,
             retention: of.retention,
             shrink_guard: of.shrink_guard,
@@ -132,7 +163,7 @@ impl Config {
             redactor: self.redactor(),
             shutdown: shutdown.clone(),
             listeners: Vec::new(),
-        }
+        })
     }
 
     /// The daemon's plan: when it does what.
@@ -140,13 +171,43 @@ impl Config {
     /// # Errors
     /// The configuration was loaded for a command that needs no schedule, and it has none.
     pub fn plan(&self) -> Result<daemon::Plan> {
-        let bucket = &self.s3.bucket;
-        let place = [bucket.base_url().as_str(), bucket.name(), &self.settings.path];
         Ok(daemon::Plan {
             interval: self.interval().context("BACKUP_INTERVAL is missing")?.clone(),
             on_start: self.settings.on_start,
             drill_interval: self.settings.drill_interval.clone(),
-            status_path: Status::path(&self.settings.temp_directory, &self.database, place),
+            status_path: self.status_path(),
+        })
+    }
+
+    /// If the name is not known, the connection stands for it: `pgkeep health` asks no server.
+    fn status_path(&self) -> PathBuf {
+        let bucket = &self.s3.bucket;
+        let mut path = self.settings.path.clone();
+        if self.database.is_none() {
+            path += &format!("\n{}", self.connection.without_password());
+        }
+        let place = [bucket.base_url().as_str(), bucket.name(), &path];
+        Status::path(&self.settings.temp_directory, self.database.as_deref().unwrap_or_default(), place)
+    }
+
+    /// The name of the database that libpq chooses.
+    fn ask_for_name(&self, shutdown: &Shutdown) -> Result<String> {
+        let of = &self.settings;
+        let ask = || -> Result<String> {
+            let clients = Clients::find(of.client_directory.as_deref(), of.stall_timeout)?;
+            let redactor = self.redactor();
+            let postgres = Postgres::new(&self.connection, &clients, &redactor, shutdown, of.stall_timeout);
+            let name = postgres.query("SELECT pg_catalog.current_database();")?;
+            ensure!(!name.contains(char::REPLACEMENT_CHARACTER), "the name is not UTF-8");
+            refuse_hidden_password("dbname", &name).map_err(Error::msg)?;
+            Ok(name)
+        };
+        ask().with_context(|| {
+            format!(
+                "POSTGRES_CONNECTION_STRING names no database, and the server cannot be asked for its name; for \
+                 example {}",
+                variables::CONNECTION
+            )
         })
     }
 
@@ -212,7 +273,7 @@ impl Default for Settings {
 
 impl Settings {
     /// Checks what depends on several variables: the connection with its database, and the bucket.
-    fn together(&self, from: &mut Reader) -> Option<(Conninfo, String, S3Config)> {
+    fn together(&self, from: &mut Reader) -> Option<(Conninfo, Option<String>, S3Config)> {
         if self.drill_interval.is_some() && !from.is_set("BACKUP_DRILL_CONNECTION_STRING") {
             let remedy = "name the server to restore to; the source server too has to be named";
             from.problem(
@@ -227,23 +288,20 @@ impl Settings {
     }
 
     /// The connection and the name of its database. Like libpq, this uses PGDATABASE if the connection names
-    /// no database, and then the user's name.
-    fn named_connection(&self, from: &mut Reader) -> Option<(Conninfo, String)> {
-        let mut connection = self.connection.clone()?;
+    /// no database, and then the user's name. If there is a service, or no user, only libpq knows the name.
+    fn named_connection(&self, from: &mut Reader) -> Option<(Conninfo, Option<String>)> {
+        let connection = self.connection.clone()?;
         let given = |keyword: &str| connection.get(keyword).map(str::to_owned);
-        let database = given("dbname").or_else(|| from.inherited("PGDATABASE"));
-        let database = database.or_else(|| given("user")).or_else(|| from.inherited("PGUSER"));
-        let Some(database) = database else {
-            let example = format!("for example {}", variables::CONNECTION);
-            from.problem("POSTGRES_CONNECTION_STRING", "names no database", &example);
-            return None;
-        };
+        let mut database = given("dbname");
+        if given("service").or_else(|| from.inherited("PGSERVICE")).is_none() {
+            database = database.or_else(|| from.inherited("PGDATABASE"));
+            database = database.or_else(|| given("user")).or_else(|| from.inherited("PGUSER"));
+        }
         // If the name came from the connection string, it was checked there.
-        if let Err(problem) = refuse_hidden_password("dbname", &database) {
+        if let Some(Err(problem)) = database.as_deref().map(|name| refuse_hidden_password("dbname", name)) {
             from.problem("PGDATABASE", "cannot be used", &problem);
             return None;
         }
-        connection.set("dbname", &database);
         Some((connection, database))
     }
 
@@ -262,6 +320,13 @@ impl Settings {
         match Bucket::new(url, style, self.bucket.clone(), region.clone()) {
             Ok(bucket) => Some(S3Config {
                 url: self.url.clone(),
+                proxy: proxy::choose(bucket.base_url(), |name| from.inherited(name)).unwrap_or_else(
+                    |(name, what)| {
+                        let example = format!("for example {name}=http://proxy.example.com:3128");
+                        from.problem(name, &what, &example);
+                        None
+                    },
+                ),
                 bucket,
                 access_key: self.access_key.clone(),
                 secret_key: self.secret_key.clone(),

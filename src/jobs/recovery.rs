@@ -44,7 +44,7 @@ mod tests {
         let line = |url: Option<url::Url>, database: &str, key: &str, format| {
             let bucket = Bucket::new(endpoint.clone(), UrlStyle::Path, "b", "eu-central-1").unwrap();
             let (access_key, secret_key) = ("id".to_owned(), Secret::new("hush"));
-            let config = S3Config { url, bucket, access_key, secret_key, authorities: None };
+            let config = S3Config { url, bucket, access_key, secret_key, authorities: None, proxy: None };
             let time = chrono::DateTime::UNIX_EPOCH;
             let backup = Backup { key: key.into(), time, format, size: 1 };
             command(&Client::new(&config, Shutdown::default()), database, &backup)

@@ -15,6 +15,7 @@ mod objects;
 mod part;
 mod pending;
 mod probe;
+mod proxy;
 mod request;
 mod strange;
 mod upload;
@@ -35,6 +36,7 @@ pub use self::new_object::{Claim, Made};
 pub use self::objects::Head;
 pub use self::part::{Part, Source};
 pub use self::pending::PendingUpload;
+pub use self::proxy::Proxy;
 pub use self::upload::{part_size, Upload};
 use crate::base::retry::Policy;
 use crate::base::secret::{Redactor, Secret};
@@ -60,6 +62,8 @@ pub struct S3Config {
     /// The certificate authorities that the endpoint is checked with. If none are given, the system's are
     /// used.
     pub authorities: Option<Arc<Vec<Certificate<'static>>>>,
+    /// The proxy on the way to the endpoint, if there is one.
+    pub proxy: Option<Proxy>,
 }
 
 /// A client for one bucket.
@@ -67,6 +71,7 @@ pub struct S3Config {
 pub struct Client {
     agent: Agent,
     endpoint: Option<Url>,
+    proxy: Option<Proxy>,
     bucket: Bucket,
     credentials: Credentials,
     /// Masks the keys in S3's answers.
@@ -94,9 +99,14 @@ impl Client {
         Client {
             agent: request::agent(config),
             endpoint: config.url.clone(),
+            proxy: config.proxy.clone(),
             bucket: config.bucket.clone(),
             credentials: Credentials::new(&config.access_key, config.secret_key.expose()),
-            redactor: Redactor::new([Secret::new(&config.access_key), config.secret_key.clone()]),
+            redactor: Redactor::new(
+                [Secret::new(&config.access_key), config.secret_key.clone()]
+                    .into_iter()
+                    .chain(config.proxy.iter().flat_map(Proxy::secrets)),
+            ),
             shutdown,
             retries: request::RETRIES,
             limits: Limits::USUAL,
@@ -137,6 +147,6 @@ impl S3Config {
         let url: Url = format!("http://127.0.0.1:{port}").parse().expect("a URL");
         let bucket = Bucket::new(url.clone(), rusty_s3::UrlStyle::Path, "b", "us-east-1").expect("a bucket");
         let (access_key, secret_key) = ("AKIA".into(), Secret::new("hush"));
-        S3Config { url: Some(url), bucket, access_key, secret_key, authorities: None }
+        S3Config { url: Some(url), bucket, access_key, secret_key, authorities: None, proxy: None }
     }
 }

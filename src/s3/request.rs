@@ -16,7 +16,7 @@ use ureq::tls::{RootCerts, TlsConfig};
 use ureq::{Agent, AsSendBody, SendBody, Timeout};
 
 use super::limits::{Limit, Limits};
-use super::{download, strange, Client, Fault, Metadata, Part, Result, S3Config, S3Error};
+use super::{download, strange, Client, Fault, Metadata, Part, Proxy, Result, S3Config, S3Error};
 use crate::base::retry::Policy;
 use crate::base::shutdown::Shutdown;
 
@@ -85,19 +85,28 @@ fn is_of_expect(answer: &Answered, begun: bool) -> bool {
 /// The HTTP client, with its limits.
 pub(super) fn agent(config: &S3Config) -> Agent {
     let roots = config.authorities.clone().map_or(RootCerts::PlatformVerifier, RootCerts::Specific);
-    Agent::config_builder()
+    let endpoint = config.bucket.base_url();
+    let forwarding = config.proxy.as_ref().filter(|_| endpoint.scheme() == "http");
+    // A forwarding proxy gets one request on each connection. A download's next ranges reuse the connections
+    // of earlier ranges.
+    let idle = if forwarding.is_some() { 0 } else { download::AT_ONCE };
+    let built = Agent::config_builder()
+        // Otherwise ureq looks into the environment itself.
+        .proxy(config.proxy.as_ref().filter(|_| forwarding.is_none()).and_then(Proxy::tunnel))
         .tls_config(TlsConfig::builder().root_certs(roots).build())
         .http_status_as_error(false)
         // A redirected PUT cannot be sent again, and a signature is for one host.
         .max_redirects(0)
         .timeout_resolve(Some(CONNECT_TIMEOUT))
         .timeout_connect(Some(CONNECT_TIMEOUT))
-        // A download's next ranges reuse the connections of earlier ranges.
-        .max_idle_connections(download::AT_ONCE)
-        .max_idle_connections_per_host(download::AT_ONCE)
+        .max_idle_connections(idle)
+        .max_idle_connections_per_host(idle)
         .user_agent(concat!("pgkeep/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .new_agent()
+        .build();
+    match forwarding {
+        Some(proxy) => proxy.forwarding(built, endpoint),
+        None => built.new_agent(),
+    }
 }
 
 impl Client {
@@ -183,6 +192,10 @@ impl Client {
             let retry_after =
                 answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
             let text = self.read_refusal(&mut answer);
+            if let Some(proxy) = self.proxy.as_ref().filter(|_| status.as_u16() == 407) {
+                let (what, transient) = proxy.refusal(407);
+                return Err(self.error(operation, key, self.unanswered(&what, transient)));
+            }
             let fault = Fault::refused(status.as_u16(), retry_after.map(Duration::from_secs), &text);
             let location = answer.headers().get(LOCATION).and_then(|value| value.to_str().ok());
             let asked = self.bucket.base_url().as_str();
@@ -269,7 +282,14 @@ impl Client {
                 ("it takes longer than a request of its size may".into(), true)
             }
             ureq::Error::Timeout(of) => (format!("no progress in time ({of})"), true),
-            ureq::Error::HostNotFound => ("the host name cannot be resolved".into(), true),
+            ureq::Error::HostNotFound => {
+                let whose = if self.proxy.is_some() { "the proxy's" } else { "the" };
+                (format!("{whose} host name cannot be resolved"), true)
+            }
+            ureq::Error::ConnectProxyFailed(reason) => match &self.proxy {
+                Some(proxy) => proxy.no_tunnel(reason),
+                None => (problem.to_string(), true),
+            },
             ureq::Error::BadUri(_) | ureq::Error::Http(_) => {
                 ("the address cannot be requested".into(), false)
             }
@@ -277,8 +297,14 @@ impl Client {
             ureq::Error::Tls(_) | ureq::Error::Rustls(_) => (problem.to_string(), false),
             _ => (problem.to_string(), true),
         };
+        self.unanswered(&what, transient)
+    }
+
+    /// There is no answer of S3's. The places where something may be wrong are named.
+    fn unanswered(&self, what: &str, transient: bool) -> Fault {
         let endpoint = self.bucket.base_url().origin().ascii_serialization();
-        Fault::Unanswered { reason: format!("{what} (at {endpoint})"), transient }
+        let through = self.proxy.as_ref().map_or(String::new(), |proxy| format!(" through {proxy}"));
+        Fault::Unanswered { reason: format!("{what} (at {endpoint}{through})"), transient }
     }
 }
 

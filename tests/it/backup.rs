@@ -1,13 +1,16 @@
 //! The main path: what is backed up can be restored without pgkeep.
 
+use std::fs;
 use std::io::Write;
 use std::process::Command;
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use crate::support::pgkeep::Pgkeep;
 use crate::support::postgres::{self, noise, SHOP};
 use crate::support::s3::{self, Fault};
-use crate::support::wait_for;
+use crate::support::{free_port, wait_for};
 
 /// The one backup in the bucket restores to what the database is.
 pub fn assert_restores(s3: &s3::Server, database: &str) {
@@ -201,5 +204,36 @@ fn a_stalled_s3_does_not_hold_up_pg_dump() {
     let arrived = s3.pending_uploads().into_iter().filter(|file| file.contains("part-")).count();
     assert_eq!(arrived, 0, "{:?}", s3.pending_uploads());
     assert_eq!(running.wait(), 0, "{}", running.log());
+    assert_restores(&s3, &database);
+}
+
+/// A service's file names it, and only libpq reads that.
+#[test]
+fn a_connection_without_a_database_means_the_one_that_libpq_chooses() {
+    let (server, s3) = (postgres::server(), s3::Server::start());
+    let database = server.database("by_service");
+    server.psql(&database, SHOP);
+    let directory = tempfile::tempdir().expect("a directory");
+    let (services, port) = (directory.path().join("services"), server.port);
+    let text = |port| format!("[shop]\nhost=127.0.0.1\nport={port}\nuser=postgres\ndbname={database}\n");
+    fs::write(&services, text(free_port())).expect("the services");
+    let pgkeep = Pgkeep::new(&database, &s3)
+        .with("POSTGRES_CONNECTION_STRING", "service=shop")
+        .with("PGSERVICEFILE", services.to_str().expect("UTF-8"))
+        .with("PGPASSWORD", postgres::PASSWORD)
+        .with("BACKUP_INTERVAL", "* * * * *");
+    let log = pgkeep.fail(&["list"]).log;
+    assert!(log.contains("names no database, and the server cannot be asked for its name"), "{log}");
+    // A daemon goes on, and its next run asks again.
+    let mut running = pgkeep.start(&["run"]);
+    running.wait_for_log("where backups go is not known yet");
+    running.wait_for_log("the newest backup is not known");
+    fs::write(&services, text(port)).expect("the services");
+    running.wait_for_log("backup succeeded");
+    let health = pgkeep.succeed(&["health"]).stdout;
+    assert!(health.contains("healthy: the newest backup is of"), "{health}");
+    running.signal(Signal::TERM);
+    assert_eq!(running.wait(), 0);
+    assert!(pgkeep.succeed(&["list"]).stdout.contains(&s3.backups()[0]));
     assert_restores(&s3, &database);
 }

@@ -22,6 +22,7 @@ mod names_and_secrets;
 mod overloaded;
 mod planted;
 mod poolers;
+mod proxies;
 mod ranges;
 mod regression;
 mod replaced;

@@ -124,11 +124,15 @@ fn a_secret_is_nowhere_but_where_it_was_given() {
         ("POSTGRES_CONNECTION_STRING", format!("dbname='host=127.0.0.1 password={}'", secrets[0])),
         ("BACKUP_DRILL_CONNECTION_STRING", format!("postgresql://canary:12/{}@127.0.0.1", secrets[0])),
         ("S3_URL", format!("https://key:{}@host", secrets[1])),
-        ("S3_SECRET_KEY", format!("'{}'", secrets[1])),
+        ("S3_ACCESS_KEY", format!("'{}'", secrets[1])),
+        ("HTTP_PROXY", format!("socks5://canary:{}@127.0.0.1", secrets[1])),
+        ("HTTP_PROXY", format!("http://canary:12/{}@127.0.0.1", secrets[1])),
         ("S3_CA", secrets[1].to_owned()),
     ] {
         run(&pgkeep.clone().with(name, &value), &["backup"], Some(2));
     }
+    // Some store may have such a key.
+    run(&pgkeep.clone().with("S3_SECRET_KEY", &format!("'{}'", secrets[1])), &["backup"], Some(1));
     let nested = format!("host=127.0.0.1 password={}", secrets[0]);
     let by_libpq = pgkeep.clone().with("POSTGRES_CONNECTION_STRING", "host=127.0.0.1");
     run(&by_libpq.with("PGDATABASE", &nested), &["backup"], Some(2));

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::ServerConfig;
@@ -33,6 +34,28 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         acceptor(certificate.der().clone(), &key)
     }
+}
+
+/// Takes TLS connections on a free port, and carries what is in them to `port`; the port to connect to.
+pub fn in_front_of(port: u16, identity: TlsAcceptor) -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a loopback port");
+    let own = listener.local_addr().expect("its address").port();
+    listener.set_nonblocking(true).expect("a listener for tokio");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    std::thread::spawn(move || {
+        runtime.block_on(async move {
+            let listener = TcpListener::from_std(listener).expect("a listener");
+            while let Ok((client, _)) = listener.accept().await {
+                let identity = identity.clone();
+                tokio::spawn(async move {
+                    let mut client = identity.accept(client).await?;
+                    let mut server = TcpStream::connect(("127.0.0.1", port)).await?;
+                    tokio::io::copy_bidirectional(&mut client, &mut server).await
+                });
+            }
+        });
+    });
+    own
 }
 
 /// An identity that nobody vouches for.
