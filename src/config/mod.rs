@@ -1,6 +1,7 @@
 //! Turns the environment into jobs. Only this folder reads variables. It finds every problem before anything
 //! starts, and reports all of them at once.
 
+mod credentials;
 mod reader;
 mod values;
 mod variables;
@@ -25,7 +26,7 @@ use crate::base::shutdown::Shutdown;
 use crate::daemon::{self, OnStart, Status};
 use crate::jobs::Job;
 use crate::postgres::{refuse_hidden_password, Conninfo, Format};
-use crate::s3::{Client, S3Config};
+use crate::s3::{Client, Credentials, S3Config};
 use crate::schedule::Interval;
 use crate::store::{Policy, Store};
 
@@ -35,6 +36,8 @@ struct Settings {
     bucket: String,
     access_key: String,
     secret_key: Secret,
+    session_token: Option<Secret>,
+    role: bool,
     interval: Option<Interval>,
     url: Option<Url>,
     path: String,
@@ -104,6 +107,9 @@ impl Config {
         match settings.together(&mut from) {
             Some((connection, database, s3)) if from.problems.is_empty() => {
                 lines.push(format!("the bucket is at {}", s3.bucket.base_url()));
+                if let Credentials::Role(role) = &s3.credentials {
+                    lines.push(format!("the keys for S3 come from {role}"));
+                }
                 Ok(Config { settings, connection, database, s3, lines, warnings })
             }
             _ => Err([from.problems, warnings].concat()),
@@ -169,9 +175,8 @@ impl Config {
     fn redactor(&self) -> Redactor {
         let inherited = env::var("PGPASSWORD").ok().map(Secret::new);
         let drill = self.settings.drill.as_ref().and_then(Conninfo::password).cloned();
-        let secrets =
-            [self.connection.password().cloned(), drill, Some(self.s3.secret_key.clone()), inherited];
-        Redactor::new(secrets.into_iter().flatten())
+        let secrets = [self.connection.password().cloned(), drill, inherited];
+        Redactor::new(secrets.into_iter().flatten().chain(self.s3.credentials.configured_secrets()))
     }
 }
 
@@ -185,6 +190,8 @@ impl Default for Settings {
             bucket: String::new(),
             access_key: String::new(),
             secret_key: Secret::new(""),
+            session_token: None,
+            role: false,
             interval: None,
             url: None,
             path: String::new(),
@@ -221,7 +228,8 @@ impl Settings {
                 remedy,
             );
         }
-        let (connection, s3) = (self.named_connection(from), self.s3(from));
+        let credentials = self.credentials(from);
+        let (connection, s3) = (self.named_connection(from), self.s3(from, credentials));
         let (connection, database) = connection?;
         Some((connection, database, s3?))
     }
@@ -247,7 +255,7 @@ impl Settings {
         Some((connection, database))
     }
 
-    fn s3(&self, from: &mut Reader) -> Option<S3Config> {
+    fn s3(&self, from: &mut Reader, credentials: Option<Credentials>) -> Option<S3Config> {
         if self.bucket.is_empty() || self.region.is_empty() {
             // Already reported.
             return None;
@@ -263,8 +271,7 @@ impl Settings {
             Ok(bucket) => Some(S3Config {
                 url: self.url.clone(),
                 bucket,
-                access_key: self.access_key.clone(),
-                secret_key: self.secret_key.clone(),
+                credentials: credentials?,
                 authorities: self.authorities.clone(),
             }),
             Err(problem) => {

@@ -51,10 +51,11 @@ impl Reader {
         let value = match (self.is_set(name), &variable.absent) {
             (true, _) => self.get(name),
             (false, Absent::Value(default)) => Some((*default).to_owned()),
-            (false, Absent::Off(_)) => None,
+            // Whether one of the second kind is needed is known only when all are read.
+            (false, Absent::Off(_) | Absent::RequiredUnless(_)) => None,
             (false, Absent::RequiredToRun) if !daemon => None,
             (false, Absent::Required | Absent::RequiredToRun) => {
-                self.problem(name, &format!("is missing: {}", variable.doc), &example(variable));
+                self.missing(variable);
                 None
             }
         };
@@ -64,6 +65,15 @@ impl Reader {
             self.problem(name, what, &example(variable));
         }
         set.is_ok()
+    }
+
+    /// Adds the problem that a variable is not set.
+    pub fn missing(&mut self, variable: &Variable) {
+        let remedy = match variable.absent {
+            Absent::RequiredUnless(other) => format!("{}, or set {other}", example(variable)),
+            _ => example(variable),
+        };
+        self.problem(variable.name, &format!("is missing: {}", variable.doc), &remedy);
     }
 
     /// The value of any variable, including libpq's.

@@ -12,13 +12,13 @@ const GOOD: [(&str, &str); 5] = [
 ];
 
 /// Reads the good configuration with some variables changed. An empty value removes a variable.
-fn read(changes: &[(&str, &str)]) -> Result<Config, Vec<String>> {
+pub(super) fn read(changes: &[(&str, &str)]) -> Result<Config, Vec<String>> {
     let unchanged = GOOD.iter().filter(|(name, _)| changes.iter().all(|(changed, _)| changed != name));
     let all = changes.iter().chain(unchanged).map(|(name, value)| ((*name).into(), (*value).into()));
     Config::read(Reader::new(all), true)
 }
 
-fn only_problem(changes: &[(&str, &str)]) -> String {
+pub(super) fn only_problem(changes: &[(&str, &str)]) -> String {
     let problems = read(changes).err().expect("a problem");
     assert_eq!(problems.len(), 1, "{problems:?}");
     problems.into_iter().next().unwrap()
@@ -84,7 +84,8 @@ fn a_value_can_come_from_a_file_but_not_from_both() {
     file.write_all(b"from the file\r\n").unwrap();
     let path = file.path().to_str().unwrap();
     let config = read(&[("S3_SECRET_KEY", ""), ("S3_SECRET_KEY_FILE", path)]).unwrap();
-    assert_eq!(config.s3.secret_key.expose(), "from the file");
+    let Credentials::Keys(keys) = config.s3.credentials else { panic!("no keys") };
+    assert_eq!(keys.secret_key.expose(), "from the file");
     assert!(only_problem(&[("S3_SECRET_KEY_FILE", path)]).contains("S3_SECRET_KEY_FILE too"));
     let missing = only_problem(&[("S3_SECRET_KEY", ""), ("S3_SECRET_KEY_FILE", "/nowhere")]);
     assert!(missing.starts_with("S3_SECRET_KEY_FILE names /nowhere, which cannot be read"), "{missing}");
@@ -175,6 +176,7 @@ fn whatever_is_in_the_files_is_taken_or_refused_and_never_told() {
             "POSTGRES_CONNECTION_STRING",
             "S3_SECRET_KEY",
             "S3_ACCESS_KEY",
+            "S3_SESSION_TOKEN",
             "BACKUP_DRILL_CONNECTION_STRING",
         ];
         if let Err(problems) = read(&[(name, ""), (&by_file, path)]) {

@@ -49,6 +49,13 @@ pub enum Fault {
         /// Whether another try can succeed.
         transient: bool,
     },
+    /// The platform gives no credentials to sign the request with, or they have expired.
+    NoCredentials {
+        /// Why.
+        reason: String,
+        /// Whether another try can succeed.
+        transient: bool,
+    },
 }
 
 impl S3Error {
@@ -56,7 +63,7 @@ impl S3Error {
     pub fn code(&self) -> Option<&str> {
         match &self.fault {
             Fault::Refused { code, .. } => Some(code),
-            Fault::Unanswered { .. } => None,
+            Fault::Unanswered { .. } | Fault::NoCredentials { .. } => None,
         }
     }
 
@@ -68,7 +75,8 @@ impl S3Error {
 
     /// Prevents another try, if there is no time for one.
     pub(super) fn for_good(mut self) -> Self {
-        if let Fault::Unanswered { transient, .. } = &mut self.fault {
+        if let Fault::Unanswered { transient, .. } | Fault::NoCredentials { transient, .. } = &mut self.fault
+        {
             *transient = false;
         }
         self
@@ -99,7 +107,7 @@ impl Retryable for S3Error {
     /// to slow down. Of the 4xx, only those that another try can change.
     fn is_transient(&self) -> bool {
         match &self.fault {
-            Fault::Unanswered { transient, .. } => *transient,
+            Fault::Unanswered { transient, .. } | Fault::NoCredentials { transient, .. } => *transient,
             Fault::Refused { status, code, .. } => {
                 let by_code = [
                     "SlowDown",
@@ -119,7 +127,7 @@ impl Retryable for S3Error {
     fn retry_after(&self) -> Option<Duration> {
         match self.fault {
             Fault::Refused { retry_after, .. } => retry_after,
-            Fault::Unanswered { .. } => None,
+            Fault::Unanswered { .. } | Fault::NoCredentials { .. } => None,
         }
     }
 }
@@ -129,7 +137,7 @@ impl fmt::Display for S3Error {
         write!(f, "{} {}: ", self.operation, self.place)?;
         match &self.fault {
             Fault::Refused { status, code, message, .. } => write!(f, "{status} {code}: {message}"),
-            Fault::Unanswered { reason, .. } => f.write_str(reason),
+            Fault::Unanswered { reason, .. } | Fault::NoCredentials { reason, .. } => f.write_str(reason),
         }
     }
 }
@@ -170,7 +178,7 @@ impl Fault {
                     tidy(code);
                 }
             }
-            Fault::Unanswered { reason, .. } => tidy(reason),
+            Fault::Unanswered { reason, .. } | Fault::NoCredentials { reason, .. } => tidy(reason),
         }
         self
     }

@@ -4,6 +4,7 @@
 //! Every failure is an [`S3Error`] that names the operation and the object. What may succeed the next time is
 //! tried again.
 
+mod credentials;
 mod download;
 mod error;
 mod limits;
@@ -21,11 +22,13 @@ mod xml;
 use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
 
-use rusty_s3::{Bucket, Credentials};
+use rusty_s3::Bucket;
 use ureq::tls::Certificate;
 use ureq::Agent;
 use url::Url;
 
+use self::credentials::Keyring;
+pub use self::credentials::{Authorization, Credentials, Keys, Role};
 pub use self::error::{Fault, S3Error};
 use self::limits::Limits;
 pub use self::list::Object;
@@ -35,7 +38,6 @@ pub use self::part::{Part, Source};
 pub use self::pending::PendingUpload;
 pub use self::upload::{part_size, Upload};
 use crate::base::retry::Policy;
-use crate::base::secret::{Redactor, Secret};
 use crate::base::shutdown::Shutdown;
 
 type Result<T> = std::result::Result<T, S3Error>;
@@ -51,10 +53,8 @@ pub struct S3Config {
     pub url: Option<Url>,
     /// Endpoint, name, region and addressing style.
     pub bucket: Bucket,
-    /// The access key's id.
-    pub access_key: String,
-    /// The key that signs.
-    pub secret_key: Secret,
+    /// What signs the requests.
+    pub credentials: Credentials,
     /// The certificate authorities that the endpoint is checked with. If none are given, the system's are
     /// used.
     pub authorities: Option<Arc<Vec<Certificate<'static>>>>,
@@ -66,9 +66,7 @@ pub struct Client {
     agent: Agent,
     endpoint: Option<Url>,
     bucket: Bucket,
-    credentials: Credentials,
-    /// Masks the keys in S3's answers.
-    redactor: Redactor,
+    keyring: Arc<Keyring>,
     shutdown: Shutdown,
     retries: Policy,
     limits: Limits,
@@ -83,8 +81,7 @@ impl Client {
             agent: request::agent(config),
             endpoint: config.url.clone(),
             bucket: config.bucket.clone(),
-            credentials: Credentials::new(&config.access_key, config.secret_key.expose()),
-            redactor: Redactor::new([Secret::new(&config.access_key), config.secret_key.clone()]),
+            keyring: Arc::new(Keyring::new(config)),
             shutdown,
             retries: request::RETRIES,
             limits: Limits::USUAL,
@@ -124,7 +121,8 @@ impl S3Config {
     fn of_a_test(port: u16) -> Self {
         let url: Url = format!("http://127.0.0.1:{port}").parse().expect("a URL");
         let bucket = Bucket::new(url.clone(), rusty_s3::UrlStyle::Path, "b", "us-east-1").expect("a bucket");
-        let (access_key, secret_key) = ("AKIA".into(), Secret::new("hush"));
-        S3Config { url: Some(url), bucket, access_key, secret_key, authorities: None }
+        let secret_key = crate::base::secret::Secret::new("hush");
+        let keys = Keys { access_key: "AKIA".into(), secret_key, session_token: None };
+        S3Config { url: Some(url), bucket, credentials: Credentials::Keys(keys), authorities: None }
     }
 }

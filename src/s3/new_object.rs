@@ -87,7 +87,8 @@ impl Client {
         let metadata = claim.mark(metadata);
         let wanted = Wanted { claim, size: part.length, part: Some(part) };
         self.make(wanted, |limit, only_new| {
-            let mut action = self.bucket.put_object(Some(&self.credentials), key);
+            let keys = self.keys(name, key)?;
+            let mut action = self.bucket.put_object(Some(&keys), key);
             describe(&mut action, &metadata);
             if only_new {
                 action.headers_mut().insert("if-none-match", "*");

@@ -20,16 +20,22 @@ impl Client {
 
     /// Stores a few bytes.
     pub fn put_bytes(&self, key: &str, bytes: &[u8]) -> Result<()> {
-        let action = || self.bucket.put_object(Some(&self.credentials), key);
-        let body = Body::Bytes(bytes);
-        let put = |limit| self.send(limit, "PutObject", key, action(), &body);
+        let name = "PutObject";
+        let put = |limit| {
+            let keys = self.keys(name, key)?;
+            self.send(limit, name, key, self.bucket.put_object(Some(&keys), key), &Body::Bytes(bytes))
+        };
         self.retry_within(self.limits.upload(bytes.len() as u64), || true, put).map(drop)
     }
 
     /// Reads an object that is a short text.
     pub fn get_text(&self, key: &str) -> Result<String> {
-        let action = || self.bucket.get_object(Some(&self.credentials), key);
-        Ok(self.retry_small(|limit| self.send(limit, "GetObject", key, action(), &Body::None))?.body)
+        let name = "GetObject";
+        let answer = self.retry_small(|limit| {
+            let keys = self.keys(name, key)?;
+            self.send(limit, name, key, self.bucket.get_object(Some(&keys), key), &Body::None)
+        });
+        Ok(answer?.body)
     }
 
     /// Begins a multipart upload and aborts it.
@@ -73,7 +79,8 @@ impl Client {
     ) -> Result<Option<String>> {
         let answer = self.retry_small(|limit| {
             // A GET of the empty key addresses the bucket. The query makes it this operation.
-            let mut action = self.bucket.get_object(Some(&self.credentials), "");
+            let keys = self.keys(name, "")?;
+            let mut action = self.bucket.get_object(Some(&keys), "");
             action.query_mut().insert(query, "");
             self.send(limit, name, "", action, &Body::None)
         })?;

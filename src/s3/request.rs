@@ -7,7 +7,7 @@ use base64::prelude::{Engine, BASE64_STANDARD};
 use chrono::{DateTime, Utc};
 use log::debug;
 use md5::{Digest, Md5};
-use rusty_s3::S3Action;
+use rusty_s3::{Credentials, S3Action};
 use ureq::http::header::{CONTENT_LENGTH, DATE, ETAG, EXPECT, RETRY_AFTER};
 use ureq::http::request::Builder;
 use ureq::http::{HeaderMap, Request, Response};
@@ -19,7 +19,7 @@ use super::{download, Client, Fault, Metadata, Part, Result, S3Config, S3Error};
 use crate::base::retry::Policy;
 
 /// How long a signature is valid. The time counts from the beginning of a request until S3 checks the
-/// signature.
+/// signature. A signature by keys that expire ends with them, even if that is earlier.
 const SIGNATURE_VALIDITY: Duration = Duration::from_secs(3600);
 /// For a connection, and also for resolving a name.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -137,7 +137,13 @@ impl Client {
             let retry_after =
                 answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
             let text = self.read_refusal(&mut answer);
-            let fault = Fault::refused(status.as_u16(), retry_after.map(Duration::from_secs), &text);
+            let mut fault = Fault::refused(status.as_u16(), retry_after.map(Duration::from_secs), &text);
+            if matches!(&fault, Fault::Refused { code, .. } if code == "ExpiredToken")
+                && self.keyring.have_expired()
+            {
+                let reason = format!("S3 says that the platform's credentials have expired ({status})");
+                fault = Fault::NoCredentials { reason, transient: true };
+            }
             return Err(self.error(operation, key, fault));
         }
         Ok(answer)
@@ -200,35 +206,44 @@ impl Client {
         Ok(etag.to_owned())
     }
 
+    /// What to sign a request with. Keys may expire, so each try asks for them anew.
+    pub(super) fn keys(&self, operation: &'static str, key: &str) -> Result<Credentials> {
+        self.keyring.current().map_err(|fault| self.error(operation, key, fault))
+    }
+
     pub(super) fn error(&self, operation: &'static str, key: &str, fault: Fault) -> S3Error {
-        S3Error { operation, place: self.place(key), fault: fault.presentable(&self.redactor) }
+        S3Error { operation, place: self.place(key), fault: fault.presentable(&self.keyring.redactor()) }
     }
 
     /// Says what happened on the way, and where to. The signed URL must not appear in the text.
     pub(super) fn transport_fault(&self, problem: &ureq::Error) -> Fault {
-        use std::io::ErrorKind;
-        let (what, transient) = match problem {
-            // rustls reports a certificate that it does not trust as invalid data. No other try can change
-            // that.
-            ureq::Error::Io(problem) if problem.kind() == ErrorKind::InvalidData => {
-                let remedy = "S3_CA_FILE names the certificate of a private authority";
-                (format!("no trusted connection: {problem}; {remedy}"), false)
-            }
-            ureq::Error::Io(problem) => (problem.to_string(), true),
-            ureq::Error::Timeout(Timeout::Global) => {
-                ("it takes longer than a request of its size may".into(), true)
-            }
-            ureq::Error::Timeout(of) => (format!("no progress in time ({of})"), true),
-            ureq::Error::HostNotFound => ("the host name cannot be resolved".into(), true),
-            ureq::Error::BadUri(_) | ureq::Error::Http(_) => {
-                ("the address cannot be requested".into(), false)
-            }
-            ureq::Error::BodyExceedsLimit(_) => ("the answer is too long to be S3's".into(), false),
-            ureq::Error::Tls(_) | ureq::Error::Rustls(_) => (problem.to_string(), false),
-            _ => (problem.to_string(), true),
-        };
+        let (what, transient) = describe_failure(problem);
         let endpoint = self.bucket.base_url().origin().ascii_serialization();
         Fault::Unanswered { reason: format!("{what} (at {endpoint})"), transient }
+    }
+}
+
+/// What happened to a request that has no answer, and whether another try can succeed. The text does not show
+/// the address, which may be signed.
+pub(super) fn describe_failure(problem: &ureq::Error) -> (String, bool) {
+    use std::io::ErrorKind;
+    match problem {
+        // rustls reports a certificate that it does not trust as invalid data. No other try can change
+        // that.
+        ureq::Error::Io(problem) if problem.kind() == ErrorKind::InvalidData => {
+            let remedy = "S3_CA_FILE names the certificate of a private authority";
+            (format!("no trusted connection: {problem}; {remedy}"), false)
+        }
+        ureq::Error::Io(problem) => (problem.to_string(), true),
+        ureq::Error::Timeout(Timeout::Global) => {
+            ("it takes longer than a request of its size may".into(), true)
+        }
+        ureq::Error::Timeout(of) => (format!("no progress in time ({of})"), true),
+        ureq::Error::HostNotFound => ("the host name cannot be resolved".into(), true),
+        ureq::Error::BadUri(_) | ureq::Error::Http(_) => ("the address cannot be requested".into(), false),
+        ureq::Error::BodyExceedsLimit(_) => ("the answer is too long to be S3's".into(), false),
+        ureq::Error::Tls(_) | ureq::Error::Rustls(_) => (problem.to_string(), false),
+        _ => (problem.to_string(), true),
     }
 }
 
