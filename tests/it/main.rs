@@ -10,6 +10,7 @@ mod archive;
 mod backup;
 mod check;
 mod configuration;
+mod credentials;
 mod daemon;
 mod drill;
 mod environment;

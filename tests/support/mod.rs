@@ -7,6 +7,7 @@
 
 pub mod pgbouncer;
 pub mod pgkeep;
+pub mod platform;
 pub mod postgres;
 pub mod proxy;
 pub mod s3;
