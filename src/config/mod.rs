@@ -2,6 +2,7 @@
 //! starts, and reports all of them at once.
 
 mod credentials;
+mod objects;
 mod reader;
 mod values;
 mod variables;
@@ -26,7 +27,7 @@ use crate::base::shutdown::Shutdown;
 use crate::daemon::{self, OnStart, Status};
 use crate::jobs::Job;
 use crate::postgres::{refuse_hidden_password, Conninfo, Format};
-use crate::s3::{Client, Credentials, S3Config};
+use crate::s3::{Client, Credentials, PartSize, Properties, S3Config};
 use crate::schedule::Interval;
 use crate::store::{Policy, Store};
 
@@ -38,6 +39,8 @@ struct Settings {
     secret_key: Secret,
     session_token: Option<Secret>,
     role: bool,
+    properties: Properties,
+    part_size: PartSize,
     interval: Option<Interval>,
     url: Option<Url>,
     path: String,
@@ -104,6 +107,7 @@ impl Config {
             let warning = interval.as_ref().and_then(|interval| interval.schedule.warning());
             warnings.extend(warning.map(|warning| format!("{name}: {warning}")));
         }
+        warnings.extend(settings.archive_warning());
         match settings.together(&mut from) {
             Some((connection, database, s3)) if from.problems.is_empty() => {
                 lines.push(format!("the bucket is at {}", s3.bucket.base_url()));
@@ -192,6 +196,8 @@ impl Default for Settings {
             secret_key: Secret::new(""),
             session_token: None,
             role: false,
+            properties: Properties::default(),
+            part_size: PartSize::default(),
             interval: None,
             url: None,
             path: String::new(),
@@ -228,6 +234,7 @@ impl Settings {
                 remedy,
             );
         }
+        self.check_encryption(from);
         let credentials = self.credentials(from);
         let (connection, s3) = (self.named_connection(from), self.s3(from, credentials));
         let (connection, database) = connection?;
@@ -272,6 +279,8 @@ impl Settings {
                 url: self.url.clone(),
                 bucket,
                 credentials: credentials?,
+                properties: self.properties.clone(),
+                part_size: self.part_size,
                 authorities: self.authorities.clone(),
             }),
             Err(problem) => {

@@ -87,6 +87,14 @@ impl Reader {
         self.variables.contains_key(name) || self.variables.contains_key(&format!("{name}_FILE"))
     }
 
+    /// Whether the variable is set and its value is a problem that was reported.
+    pub fn unreadable(&self, name: &str) -> bool {
+        let starts = |problem: &&String| {
+            problem.starts_with(&format!("{name} ")) || problem.starts_with(&format!("{name}_FILE "))
+        };
+        self.problems.iter().any(|problem| starts(&problem))
+    }
+
     /// The value of NAME, or of the file that NAME_FILE names.
     fn get(&mut self, name: &str) -> Option<String> {
         let by_file = format!("{name}_FILE");

@@ -2,6 +2,7 @@
 //! start are made from it. A test compares README's table and `.env.example` with it (`tests/it/tidy.rs`).
 
 mod credentials;
+mod objects;
 
 use super::{values, Settings};
 use crate::base::secret::{Secret, MASK};
@@ -170,6 +171,12 @@ pub const VARIABLES: &[Variable] = &[
         set: |to, text| values::count(text).map(|it| to.upload_concurrency = it),
         show: |of| of.upload_concurrency.to_string(),
     },
+    objects::PART_SIZE,
+    objects::MAX_PARTS,
+    objects::STORAGE_CLASS,
+    objects::SSE,
+    objects::SSE_KMS_KEY_ID,
+    objects::TAGS,
     Variable {
         name: "BACKUP_ON_START",
         absent: Absent::Value("false"),

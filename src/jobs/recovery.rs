@@ -46,7 +46,8 @@ mod tests {
             let (access_key, secret_key) = ("id".to_owned(), Secret::new("hush"));
             let keys = Keys { access_key, secret_key, session_token: None };
             let credentials = Credentials::Keys(keys);
-            let config = S3Config { url, bucket, credentials, authorities: None };
+            let (properties, part_size) = Default::default();
+            let config = S3Config { url, bucket, credentials, properties, part_size, authorities: None };
             let time = chrono::DateTime::UNIX_EPOCH;
             let backup = Backup { key: key.into(), time, format, size: 1 };
             command(&Client::new(&config, Shutdown::default()), database, &backup)

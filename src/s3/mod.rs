@@ -13,8 +13,10 @@ mod multipart;
 mod new_object;
 mod objects;
 mod part;
+mod part_size;
 mod pending;
 mod probe;
+mod properties;
 mod request;
 mod upload;
 mod xml;
@@ -35,8 +37,10 @@ pub use self::list::Object;
 pub use self::new_object::{Claim, Made};
 pub use self::objects::Head;
 pub use self::part::{Part, Source};
+pub use self::part_size::{PartSize, LARGEST_PART, MOST_PARTS, SMALLEST_PART};
 pub use self::pending::PendingUpload;
-pub use self::upload::{part_size, Upload};
+pub use self::properties::Properties;
+pub use self::upload::Upload;
 use crate::base::retry::Policy;
 use crate::base::shutdown::Shutdown;
 
@@ -55,6 +59,10 @@ pub struct S3Config {
     pub bucket: Bucket,
     /// What signs the requests.
     pub credentials: Credentials,
+    /// What new objects get.
+    pub properties: Properties,
+    /// How they are cut into parts.
+    pub part_size: PartSize,
     /// The certificate authorities that the endpoint is checked with. If none are given, the system's are
     /// used.
     pub authorities: Option<Arc<Vec<Certificate<'static>>>>,
@@ -67,6 +75,9 @@ pub struct Client {
     endpoint: Option<Url>,
     bucket: Bucket,
     keyring: Arc<Keyring>,
+    properties: Properties,
+    /// How new objects are cut into parts.
+    pub part_size: PartSize,
     shutdown: Shutdown,
     retries: Policy,
     limits: Limits,
@@ -82,6 +93,8 @@ impl Client {
             endpoint: config.url.clone(),
             bucket: config.bucket.clone(),
             keyring: Arc::new(Keyring::new(config)),
+            properties: config.properties.clone(),
+            part_size: config.part_size,
             shutdown,
             retries: request::RETRIES,
             limits: Limits::USUAL,
@@ -123,6 +136,8 @@ impl S3Config {
         let bucket = Bucket::new(url.clone(), rusty_s3::UrlStyle::Path, "b", "us-east-1").expect("a bucket");
         let secret_key = crate::base::secret::Secret::new("hush");
         let keys = Keys { access_key: "AKIA".into(), secret_key, session_token: None };
-        S3Config { url: Some(url), bucket, credentials: Credentials::Keys(keys), authorities: None }
+        let (credentials, properties) = (Credentials::Keys(keys), Properties::default());
+        let part_size = PartSize::default();
+        S3Config { url: Some(url), bucket, credentials, properties, part_size, authorities: None }
     }
 }

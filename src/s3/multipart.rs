@@ -16,7 +16,9 @@ impl Client {
             let keys = self.keys(name, key)?;
             let mut action = self.bucket.create_multipart_upload(Some(&keys), key);
             describe(&mut action, metadata);
-            let answer = self.send(limit, name, key, action, &Body::Bytes(b""))?;
+            self.properties.apply(&mut action);
+            let answer = self.send(limit, name, key, action, &Body::Bytes(b""));
+            let answer = answer.map_err(|error| self.properties.explain(error))?;
             let id = xml::parse(&answer.body)
                 .and_then(|document| document.named("InitiateMultipartUploadResult"))
                 .and_then(|result| {

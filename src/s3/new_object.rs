@@ -90,10 +90,12 @@ impl Client {
             let keys = self.keys(name, key)?;
             let mut action = self.bucket.put_object(Some(&keys), key);
             describe(&mut action, &metadata);
+            self.properties.apply(&mut action);
             if only_new {
                 action.headers_mut().insert("if-none-match", "*");
             }
-            let answer = self.send(limit, name, key, action, &Body::Part(part))?;
+            let answer = self.send(limit, name, key, action, &Body::Part(part));
+            let answer = answer.map_err(|error| self.properties.explain(error))?;
             self.check_etag(name, key, part, &answer.headers).map(drop)
         })
     }

@@ -18,12 +18,15 @@ impl Client {
         Ok(date(answer.headers()))
     }
 
-    /// Stores a few bytes.
+    /// Stores a few bytes, as every new object is stored.
     pub fn put_bytes(&self, key: &str, bytes: &[u8]) -> Result<()> {
         let name = "PutObject";
         let put = |limit| {
             let keys = self.keys(name, key)?;
-            self.send(limit, name, key, self.bucket.put_object(Some(&keys), key), &Body::Bytes(bytes))
+            let mut action = self.bucket.put_object(Some(&keys), key);
+            self.properties.apply(&mut action);
+            let answer = self.send(limit, name, key, action, &Body::Bytes(bytes));
+            answer.map_err(|error| self.properties.explain(error))
         };
         self.retry_within(self.limits.upload(bytes.len() as u64), || true, put).map(drop)
     }

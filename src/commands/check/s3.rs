@@ -74,6 +74,10 @@ fn check_objects(store: &Store, may_list: bool, report: &mut Report) {
             match s3.get_text(&key) {
                 Ok(text) if text == CANARY => report.ok("S3 get", "the same bytes"),
                 Ok(_) => report.line(Verdict::Failed, "S3 get", "other bytes than were put"),
+                // The archives among the storage classes.
+                Err(error) if error.code() == Some("InvalidObjectState") => {
+                    report.line(Verdict::Warning, "S3 get", format!("{error}; see S3_STORAGE_CLASS"));
+                }
                 Err(error) => report.line(Verdict::Failed, "S3 get", with_remedy(&error)),
             }
         }
