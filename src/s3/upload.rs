@@ -199,8 +199,9 @@ fn upload_parts(
         let most = client.part_size.most_parts;
         if part.number > most {
             bail!(
-                "the backup does not fit {most} parts of {}: S3_PART_SIZE can make them larger, and S3_MAX_PARTS \
+                "the backup does not fit {} of {}: S3_PART_SIZE can make them larger, and S3_MAX_PARTS \
                  allow more of them",
+                units::count(most as usize, "part"),
                 units::bytes(part.offset / u64::from(part.number - 1))
             );
         }

@@ -20,6 +20,7 @@ mod held_back;
 mod leftovers;
 mod majors;
 mod names_and_secrets;
+mod objects;
 mod overloaded;
 mod planted;
 mod poolers;

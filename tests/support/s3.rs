@@ -115,6 +115,8 @@ struct Door {
     etags: Mutex<BTreeMap<(String, String), String>>,
     /// The access key that signed each request, as `seen` has it.
     signers: Mutex<Vec<(String, String)>>,
+    /// The headers of each request that say how an object is to be kept, as `seen` has it.
+    properties: Mutex<Vec<(String, Vec<String>)>>,
     /// The metadata that each object was begun with, by its path.
     metadata: Mutex<BTreeMap<String, BTreeMap<String, String>>>,
     /// How long a day lasts for uploads; `s3s-fs` does not list them, so without this nobody does.
@@ -217,6 +219,15 @@ impl Server {
         let signers = self.door.signers.lock().unwrap();
         let fits = |(request, _): &&(String, String)| request.starts_with(method) && request.contains(part);
         signers.iter().filter(fits).map(|(_, signer)| signer.clone()).collect()
+    }
+
+    /// How an object is to be kept, `x-amz-…: …`, for each request so far with this method, whose path and query
+    /// contain `part`.
+    pub fn properties(&self, method: &str, part: &str) -> Vec<Vec<String>> {
+        let properties = self.door.properties.lock().unwrap();
+        let fits =
+            |(request, _): &&(String, Vec<String>)| request.starts_with(method) && request.contains(part);
+        properties.iter().filter(fits).map(|(_, headers)| headers.clone()).collect()
     }
 
     /// Begins anew with the requests so far.
@@ -376,6 +387,7 @@ async fn answer(
     if !door.note_metadata(&head) {
         return Ok(refusal(403, "AccessDenied"));
     }
+    door.note_properties(&told, &head);
     let mut body = body.collect().await.map_err(io::Error::other)?.to_bytes().to_vec();
     if let (Some(Fault::ChangeBody), Some(byte)) = (fault, body.first_mut()) {
         *byte ^= 1;
@@ -517,6 +529,17 @@ impl Door {
             self.metadata.lock().unwrap().insert(head.uri.path().to_owned(), metadata);
         }
         true
+    }
+
+    /// Notes how an object is to be kept. Whoever comes here has signed these headers.
+    fn note_properties(&self, told: &str, head: &Parts) {
+        let named = head.headers.iter().filter_map(|(name, value)| {
+            let name = name.as_str().strip_prefix("x-amz-").filter(|name| !name.starts_with("meta-"))?;
+            Some(format!("{name}: {}", value.to_str().expect("ASCII")))
+        });
+        let mut headers: Vec<String> = named.collect();
+        headers.sort();
+        self.properties.lock().unwrap().push((told.to_owned(), headers));
     }
 
     /// The refusal of a request that may only make a new object. `s3s-fs` knows the header, so where it is to be
