@@ -17,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use base64::prelude::{Engine, BASE64_STANDARD};
-use pgkeep::s3::part_size;
+use pgkeep::s3::PartSize;
 use support::{postgres, s3};
 
 const GB: u64 = 1_000_000_000;
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
     let parts = sink.counts.lock().unwrap().parts.clone();
     let object: u64 = parts.values().sum();
     let (last, others) = parts.iter().next_back().map(|(_, last)| (*last, parts.len() - 1)).expect("parts");
-    let size = part_size(0);
+    let size = PartSize::default().of(0);
 
     let mb = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
     let early = run.samples.iter().find(|sample| sample.uploaded >= object / 10).expect("a sample").memory;
@@ -61,7 +61,7 @@ fn main() -> ExitCode {
     println!("| memory at most | {} |\n| temporary file, at most | {} |", mb(most), mb(disk));
     println!("\n| database | parts of | largest backup |\n| ---: | ---: | ---: |");
     for database in [60 * GB, 1_000 * GB, 12_000 * GB] {
-        let part = part_size(database);
+        let part = PartSize::default().of(database);
         println!("| {} GB | {} MiB | {} GB |", database / GB, part >> 20, part * 10_000 / GB);
     }
 

@@ -245,6 +245,7 @@ fn help_variables() -> String {
     for variable in VARIABLES {
         let absent = match variable.absent {
             Absent::Required => "required".to_owned(),
+            Absent::RequiredUnless(other) => format!("required, unless {other}"),
             Absent::RequiredToRun => "required by pgkeep run".to_owned(),
             Absent::Off(meaning) => format!("if not set: {meaning}"),
             Absent::Value(value) => format!("default: {value}"),

@@ -1,6 +1,8 @@
 //! Turns the environment into jobs. Only this folder reads variables. It finds every problem before anything
 //! starts, and reports all of them at once.
 
+mod credentials;
+mod objects;
 mod proxy;
 mod reader;
 mod text;
@@ -27,7 +29,7 @@ use crate::base::shutdown::Shutdown;
 use crate::daemon::{self, OnStart, Status};
 use crate::jobs::Job;
 use crate::postgres::{refuse_hidden_password, Clients, Conninfo, Format, Postgres};
-use crate::s3::{Client, S3Config};
+use crate::s3::{Client, Credentials, PartSize, Properties, S3Config};
 use crate::schedule::Interval;
 use crate::store::{Policy, Store};
 
@@ -37,6 +39,10 @@ struct Settings {
     bucket: String,
     access_key: String,
     secret_key: Secret,
+    session_token: Option<Secret>,
+    role: bool,
+    properties: Properties,
+    part_size: PartSize,
     interval: Option<Interval>,
     url: Option<Url>,
     path: String,
@@ -106,10 +112,14 @@ impl Config {
             let warning = interval.as_ref().and_then(|interval| interval.schedule.warning());
             warnings.extend(warning.map(|warning| format!("{name}: {warning}")));
         }
+        warnings.extend(settings.archive_warning());
         match settings.together(&mut from) {
             Some((connection, database, s3)) if from.problems.is_empty() => {
                 lines.push(format!("the bucket is at {}", s3.bucket.base_url()));
                 lines.extend(s3.proxy.iter().map(|proxy| format!("the bucket is reached through {proxy}")));
+                if let Credentials::Role(role) = &s3.credentials {
+                    lines.push(format!("the keys for S3 come from {role}"));
+                }
                 Ok(Config { from, settings, connection, database, s3, lines, warnings })
             }
             _ => Err([from.problems, warnings].concat()),
@@ -230,9 +240,8 @@ impl Config {
     fn redactor(&self) -> Redactor {
         let inherited = env::var("PGPASSWORD").ok().map(Secret::new);
         let drill = self.settings.drill.as_ref().and_then(Conninfo::password).cloned();
-        let secrets =
-            [self.connection.password().cloned(), drill, Some(self.s3.secret_key.clone()), inherited];
-        Redactor::new(secrets.into_iter().flatten())
+        let secrets = [self.connection.password().cloned(), drill, inherited];
+        Redactor::new(secrets.into_iter().flatten().chain(self.s3.credentials.configured_secrets()))
     }
 }
 
@@ -246,6 +255,10 @@ impl Default for Settings {
             bucket: String::new(),
             access_key: String::new(),
             secret_key: Secret::new(""),
+            session_token: None,
+            role: false,
+            properties: Properties::default(),
+            part_size: PartSize::default(),
             interval: None,
             url: None,
             path: String::new(),
@@ -282,7 +295,9 @@ impl Settings {
                 remedy,
             );
         }
-        let (connection, s3) = (self.named_connection(from), self.s3(from));
+        self.check_encryption(from);
+        let credentials = self.credentials(from);
+        let (connection, s3) = (self.named_connection(from), self.s3(from, credentials));
         let (connection, database) = connection?;
         Some((connection, database, s3?))
     }
@@ -305,7 +320,7 @@ impl Settings {
         Some((connection, database))
     }
 
-    fn s3(&self, from: &mut Reader) -> Option<S3Config> {
+    fn s3(&self, from: &mut Reader, credentials: Option<Credentials>) -> Option<S3Config> {
         if self.bucket.is_empty() || self.region.is_empty() {
             // Already reported.
             return None;
@@ -328,8 +343,9 @@ impl Settings {
                     },
                 ),
                 bucket,
-                access_key: self.access_key.clone(),
-                secret_key: self.secret_key.clone(),
+                credentials: credentials?,
+                properties: self.properties.clone(),
+                part_size: self.part_size,
                 authorities: self.authorities.clone(),
             }),
             Err(problem) => {

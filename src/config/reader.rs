@@ -62,10 +62,11 @@ impl Reader {
         let value = match (self.is_set(name), &variable.absent) {
             (true, _) => self.get(name),
             (false, Absent::Value(default)) => Some((*default).to_owned()),
-            (false, Absent::Off(_)) => None,
+            // Whether one of the second kind is needed is known only when all are read.
+            (false, Absent::Off(_) | Absent::RequiredUnless(_)) => None,
             (false, Absent::RequiredToRun) if !daemon => None,
             (false, Absent::Required | Absent::RequiredToRun) => {
-                self.problem(name, &format!("is missing: {}", variable.doc), &example(variable));
+                self.missing(variable);
                 None
             }
         };
@@ -77,6 +78,15 @@ impl Reader {
         set.is_ok()
     }
 
+    /// Adds the problem that a variable is not set.
+    pub fn missing(&mut self, variable: &Variable) {
+        let remedy = match variable.absent {
+            Absent::RequiredUnless(other) => format!("{}, or set {other}", example(variable)),
+            _ => example(variable),
+        };
+        self.problem(variable.name, &format!("is missing: {}", variable.doc), &remedy);
+    }
+
     /// The value of any variable, including libpq's.
     pub fn inherited(&self, name: &str) -> Option<String> {
         self.variables.get(name)?.clone().into_string().ok()
@@ -86,6 +96,14 @@ impl Reader {
     /// missing.
     pub fn is_set(&self, name: &str) -> bool {
         self.variables.contains_key(name) || self.variables.contains_key(&format!("{name}_FILE"))
+    }
+
+    /// Whether the variable is set and its value is a problem that was reported.
+    pub fn unreadable(&self, name: &str) -> bool {
+        let starts = |problem: &&String| {
+            problem.starts_with(&format!("{name} ")) || problem.starts_with(&format!("{name}_FILE "))
+        };
+        self.problems.iter().any(|problem| starts(&problem))
     }
 
     /// The value of NAME, or of the file that NAME_FILE names.

@@ -12,16 +12,21 @@ const GOOD: [(&str, &str); 5] = [
 ];
 
 /// Reads the good configuration with some variables changed. An empty value removes a variable.
-fn read(changes: &[(&str, &str)]) -> Result<Config, Vec<String>> {
+pub(super) fn read(changes: &[(&str, &str)]) -> Result<Config, Vec<String>> {
     let unchanged = GOOD.iter().filter(|(name, _)| changes.iter().all(|(changed, _)| changed != name));
     let all = changes.iter().chain(unchanged).map(|(name, value)| ((*name).into(), (*value).into()));
     Config::read(Reader::new(all), true)
 }
 
-fn only_problem(changes: &[(&str, &str)]) -> String {
+pub(super) fn only_problem(changes: &[(&str, &str)]) -> String {
     let problems = read(changes).err().expect("a problem");
     assert_eq!(problems.len(), 1, "{problems:?}");
     problems.into_iter().next().unwrap()
+}
+
+fn secret_key(config: &Config) -> &str {
+    let Credentials::Keys(keys) = &config.s3.credentials else { panic!("no keys") };
+    keys.secret_key.expose()
 }
 
 #[test]
@@ -83,7 +88,7 @@ fn a_value_can_come_from_a_file_but_not_from_both() {
     file.write_all(b"from the file\r\n").unwrap();
     let path = file.path().to_str().unwrap();
     let config = read(&[("S3_SECRET_KEY", ""), ("S3_SECRET_KEY_FILE", path)]).unwrap();
-    assert_eq!(config.s3.secret_key.expose(), "from the file");
+    assert_eq!(secret_key(&config), "from the file");
     assert!(only_problem(&[("S3_SECRET_KEY_FILE", path)]).contains("S3_SECRET_KEY_FILE too"));
     let missing = only_problem(&[("S3_SECRET_KEY", ""), ("S3_SECRET_KEY_FILE", "/nowhere")]);
     assert!(missing.starts_with("S3_SECRET_KEY_FILE names /nowhere, which cannot be read"), "{missing}");
@@ -102,7 +107,7 @@ fn what_is_around_a_value_is_taken_away_with_a_warning() {
     ] {
         written(text);
         let config = read(&[("S3_SECRET_KEY", ""), ("S3_SECRET_KEY_FILE", path)]).unwrap();
-        assert_eq!(config.s3.secret_key.expose(), value);
+        assert_eq!(secret_key(&config), value);
         assert_eq!(config.warnings.len(), usize::from(warns.is_some()), "{:?}", config.warnings);
         assert!(config.warnings.iter().all(|said| said.starts_with(warns.unwrap())), "{:?}", config.warnings);
     }
@@ -149,7 +154,7 @@ fn quotes_are_refused_unless_they_may_be_meant() {
     }
     // AWS makes no such key. Elsewhere, somebody may have chosen it.
     let config = read(&[("S3_SECRET_KEY", "\"hush\""), ("S3_URL", "http://minio:9000")]).unwrap();
-    assert_eq!(config.s3.secret_key.expose(), "\"hush\"");
+    assert_eq!(secret_key(&config), "\"hush\"");
     let said = config.warnings.join("\n");
     assert!(
         said.starts_with("S3_SECRET_KEY has quotes around its value") && !said.contains("hush"),
@@ -295,6 +300,7 @@ fn whatever_is_in_the_files_is_taken_or_refused_and_never_told() {
             "POSTGRES_CONNECTION_STRING",
             "S3_SECRET_KEY",
             "S3_ACCESS_KEY",
+            "S3_SESSION_TOKEN",
             "BACKUP_DRILL_CONNECTION_STRING",
         ];
         if let Err(problems) = read(&[(name, ""), (&by_file, path)]) {

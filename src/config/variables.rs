@@ -1,6 +1,9 @@
 //! THE TABLE of variables: one row each. `--help-variables`, the problems, the defaults and the lines at the
 //! start are made from it. A test compares README's table and `.env.example` with it (`tests/it/tidy.rs`).
 
+mod credentials;
+mod objects;
+
 use super::{values, Settings};
 use crate::base::secret::{Secret, MASK};
 use crate::base::units;
@@ -30,6 +33,8 @@ pub struct Variable {
 pub enum Absent {
     /// pgkeep does not work without it.
     Required,
+    /// pgkeep does not work without it, unless another variable has this value.
+    RequiredUnless(&'static str),
     /// Only the daemon needs it.
     RequiredToRun,
     /// There is no value. The text says what that means.
@@ -77,7 +82,7 @@ pub const VARIABLES: &[Variable] = &[
     },
     Variable {
         name: "S3_ACCESS_KEY",
-        absent: Absent::Required,
+        absent: Absent::RequiredUnless("S3_CREDENTIALS=role"),
         example: "AKIAIOSFODNN7EXAMPLE",
         doc: "the id of the key that signs requests; it needs to put, get, list and delete objects in the bucket",
         aliases: &["S3_ACCESS_KEY_ID", "S3_KEY", "S3_USER"],
@@ -89,7 +94,7 @@ pub const VARIABLES: &[Variable] = &[
     },
     Variable {
         name: "S3_SECRET_KEY",
-        absent: Absent::Required,
+        absent: Absent::RequiredUnless("S3_CREDENTIALS=role"),
         example: "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
         doc: "the key that signs requests",
         aliases: &["S3_SECRET_ACCESS_KEY", "S3_SECRET", "S3_PASSWORD"],
@@ -109,6 +114,8 @@ pub const VARIABLES: &[Variable] = &[
         set: |to, text| values::interval(text).map(|it| to.interval = Some(it)),
         show: |of| of.interval.as_ref().map_or(String::new(), |interval| interval.expression.clone()),
     },
+    credentials::CREDENTIALS,
+    credentials::SESSION_TOKEN,
     Variable {
         name: "S3_URL",
         absent: Absent::Off("AWS, by region"),
@@ -164,6 +171,12 @@ pub const VARIABLES: &[Variable] = &[
         set: |to, text| values::count(text).map(|it| to.upload_concurrency = it),
         show: |of| of.upload_concurrency.to_string(),
     },
+    objects::PART_SIZE,
+    objects::MAX_PARTS,
+    objects::STORAGE_CLASS,
+    objects::SSE,
+    objects::SSE_KMS_KEY_ID,
+    objects::TAGS,
     Variable {
         name: "BACKUP_ON_START",
         absent: Absent::Value("false"),

@@ -20,7 +20,7 @@ use crate::dump::gzip::Gzip;
 use crate::dump::proof::Witness;
 use crate::dump::spool::{self, Spool};
 use crate::postgres::{is_broken_pipe, Postgres, Process, Programs, Server};
-use crate::s3::{self, Claim, Made, Metadata, Part, Upload};
+use crate::s3::{Claim, Made, Metadata, Part, Upload};
 use crate::store::{self, Backup, Store};
 
 /// A backup is usually at most a quarter of its database's size.
@@ -115,7 +115,7 @@ impl Run<'_> {
             acknowledged,
             &job.shutdown,
         )?;
-        let part_size = s3::part_size(server.database_size);
+        let part_size = job.store.client.part_size.of(server.database_size);
         let spool = Spool::create(&job.temp_directory, part_size, upload.parts())?;
         let whole = self
             .postgres

@@ -35,7 +35,7 @@ mod tests {
     use super::*;
     use crate::base::secret::Secret;
     use crate::base::shutdown::Shutdown;
-    use crate::s3::S3Config;
+    use crate::s3::{Credentials, Keys, S3Config};
     use rusty_s3::{Bucket, UrlStyle};
 
     #[test]
@@ -44,7 +44,11 @@ mod tests {
         let line = |url: Option<url::Url>, database: &str, key: &str, format| {
             let bucket = Bucket::new(endpoint.clone(), UrlStyle::Path, "b", "eu-central-1").unwrap();
             let (access_key, secret_key) = ("id".to_owned(), Secret::new("hush"));
-            let config = S3Config { url, bucket, access_key, secret_key, authorities: None, proxy: None };
+            let keys = Keys { access_key, secret_key, session_token: None };
+            let credentials = Credentials::Keys(keys);
+            let (properties, part_size) = Default::default();
+            let config =
+                S3Config { url, bucket, credentials, properties, part_size, authorities: None, proxy: None };
             let time = chrono::DateTime::UNIX_EPOCH;
             let backup = Backup { key: key.into(), time, format, size: 1 };
             command(&Client::new(&config, Shutdown::default()), database, &backup)

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use log::warn;
 use rusty_s3::actions::GetObject;
-use rusty_s3::S3Action;
+use rusty_s3::{Credentials, S3Action};
 use ureq::http::header::{CONTENT_LENGTH, CONTENT_RANGE, ETAG};
 use ureq::http::{HeaderMap, Response, StatusCode};
 use ureq::BodyReader;
@@ -84,7 +84,10 @@ impl Client {
     /// S3 refuses, or its answer does not contain the object's size.
     pub fn download(&self, key: &str) -> Result<Download> {
         let ask = |range: Option<&Range<u64>>| {
-            self.retry(|| self.request(OPERATION, key, self.get(key, range), &Body::None))
+            self.retry(|| {
+                let keys = self.keys(OPERATION, key)?;
+                self.request(OPERATION, key, self.get(&keys, key, range), &Body::None)
+            })
         };
         let answer = match ask(Some(&(0..RANGE))) {
             // An empty object has no first byte.
@@ -119,8 +122,8 @@ impl Client {
     }
 
     /// RFC 9110, 14.1.2: the range names its last byte, not the byte after it.
-    fn get<'a>(&'a self, key: &'a str, range: Option<&Range<u64>>) -> GetObject<'a> {
-        let mut action = self.bucket.get_object(Some(&self.credentials), key);
+    fn get<'a>(&'a self, keys: &'a Credentials, key: &'a str, range: Option<&Range<u64>>) -> GetObject<'a> {
+        let mut action = self.bucket.get_object(Some(keys), key);
         if let Some(range) = range {
             action.headers_mut().insert("range", format!("bytes={}-{}", range.start, range.end - 1));
         }
@@ -284,7 +287,8 @@ impl Fetch {
     /// Asks once and reads the first bytes. A try that brings no bytes has failed.
     fn attempt(&self, buffer: &mut [u8]) -> Result<(BodyReader<'static>, usize)> {
         let Object { client, key, size, etag, .. } = &*self.object;
-        let mut action = client.get(key, Some(&self.left));
+        let keys = client.keys(OPERATION, key)?;
+        let mut action = client.get(&keys, key, Some(&self.left));
         // RFC 9110, 13.1.1: a weak ETag matches nothing, not even itself. A proxy may make an ETag weak.
         if let Some(etag) = etag.as_ref().filter(|etag| !etag.starts_with("W/")) {
             action.headers_mut().insert("if-match", etag.clone());

@@ -28,7 +28,7 @@ pub struct S3Error {
     pub fault: Fault,
 }
 
-/// The two ways a request fails.
+/// The ways in which a request fails.
 #[derive(Debug)]
 pub enum Fault {
     /// S3 refused it.
@@ -44,6 +44,13 @@ pub enum Fault {
     },
     /// There was no answer, or none that makes sense.
     Unanswered {
+        /// Why.
+        reason: String,
+        /// Whether another try can succeed.
+        transient: bool,
+    },
+    /// The platform gives no credentials to sign the request with, or they have expired.
+    NoCredentials {
         /// Why.
         reason: String,
         /// Whether another try can succeed.
@@ -65,7 +72,8 @@ impl S3Error {
 
     /// Prevents another try, if there is no time for one.
     pub(super) fn for_good(mut self) -> Self {
-        if let Fault::Unanswered { transient, .. } = &mut self.fault {
+        if let Fault::Unanswered { transient, .. } | Fault::NoCredentials { transient, .. } = &mut self.fault
+        {
             *transient = false;
         }
         self
@@ -101,7 +109,7 @@ impl Retryable for S3Error {
     /// to slow down. Of the 4xx, only those that another try can change.
     fn is_transient(&self) -> bool {
         match &self.fault {
-            Fault::Unanswered { transient, .. } => *transient,
+            Fault::Unanswered { transient, .. } | Fault::NoCredentials { transient, .. } => *transient,
             Fault::Refused { status, code, .. } => {
                 let by_code = [
                     "SlowDown",
@@ -121,7 +129,7 @@ impl Retryable for S3Error {
     fn retry_after(&self) -> Option<Duration> {
         match self.fault {
             Fault::Refused { retry_after, .. } => retry_after,
-            Fault::Unanswered { .. } => None,
+            Fault::Unanswered { .. } | Fault::NoCredentials { .. } => None,
         }
     }
 }
@@ -131,7 +139,7 @@ impl fmt::Display for S3Error {
         write!(f, "{} {}: ", self.operation, self.place)?;
         match &self.fault {
             Fault::Refused { status, code, message, .. } => write!(f, "{status} {code}: {message}"),
-            Fault::Unanswered { reason, .. } => f.write_str(reason),
+            Fault::Unanswered { reason, .. } | Fault::NoCredentials { reason, .. } => f.write_str(reason),
         }
     }
 }
@@ -142,7 +150,7 @@ impl Fault {
     pub(super) fn code(&self) -> Option<&str> {
         match self {
             Fault::Refused { code, .. } => Some(code),
-            Fault::Unanswered { .. } => None,
+            Fault::Unanswered { .. } | Fault::NoCredentials { .. } => None,
         }
     }
 
@@ -187,7 +195,7 @@ impl Fault {
                     tidy(code);
                 }
             }
-            Fault::Unanswered { reason, .. } => tidy(reason),
+            Fault::Unanswered { reason, .. } | Fault::NoCredentials { reason, .. } => tidy(reason),
         }
         self
     }

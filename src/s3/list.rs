@@ -43,7 +43,8 @@ impl Client {
         let lost = |problem: &str| self.error(name, prefix, Fault::unreadable(problem));
         each_page(lost, |token: Option<&String>| {
             let page = self.retry_small(|limit| {
-                let mut action = self.bucket.list_objects_v2(Some(&self.credentials));
+                let keys = self.keys(name, prefix)?;
+                let mut action = self.bucket.list_objects_v2(Some(&keys));
                 action.with_prefix(prefix);
                 if let Some(token) = token {
                     action.with_continuation_token(token.as_str());

@@ -4,6 +4,7 @@
 //! Every failure is an [`S3Error`] that names the operation and the object. What may succeed the next time is
 //! tried again.
 
+mod credentials;
 mod download;
 mod error;
 mod etag;
@@ -13,8 +14,10 @@ mod multipart;
 mod new_object;
 mod objects;
 mod part;
+mod part_size;
 mod pending;
 mod probe;
+mod properties;
 mod proxy;
 mod request;
 mod strange;
@@ -24,22 +27,25 @@ mod xml;
 use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
 
-use rusty_s3::{Bucket, Credentials};
+use rusty_s3::Bucket;
 use ureq::tls::Certificate;
 use ureq::Agent;
 use url::Url;
 
+use self::credentials::Keyring;
+pub use self::credentials::{Authorization, Credentials, Keys, Role};
 pub use self::error::{Fault, S3Error};
 use self::limits::Limits;
 pub use self::list::Object;
 pub use self::new_object::{Claim, Made};
 pub use self::objects::Head;
 pub use self::part::{Part, Source};
+pub use self::part_size::{PartSize, LARGEST_PART, MOST_PARTS, SMALLEST_PART};
 pub use self::pending::PendingUpload;
+pub use self::properties::Properties;
 pub use self::proxy::Proxy;
-pub use self::upload::{part_size, Upload};
+pub use self::upload::Upload;
 use crate::base::retry::Policy;
-use crate::base::secret::{Redactor, Secret};
 use crate::base::shutdown::Shutdown;
 
 type Result<T> = std::result::Result<T, S3Error>;
@@ -55,10 +61,12 @@ pub struct S3Config {
     pub url: Option<Url>,
     /// Endpoint, name, region and addressing style.
     pub bucket: Bucket,
-    /// The access key's id.
-    pub access_key: String,
-    /// The key that signs.
-    pub secret_key: Secret,
+    /// What signs the requests.
+    pub credentials: Credentials,
+    /// What new objects get.
+    pub properties: Properties,
+    /// How they are cut into parts.
+    pub part_size: PartSize,
     /// The certificate authorities that the endpoint is checked with. If none are given, the system's are
     /// used.
     pub authorities: Option<Arc<Vec<Certificate<'static>>>>,
@@ -73,9 +81,10 @@ pub struct Client {
     endpoint: Option<Url>,
     proxy: Option<Proxy>,
     bucket: Bucket,
-    credentials: Credentials,
-    /// Masks the keys in S3's answers.
-    redactor: Redactor,
+    keyring: Arc<Keyring>,
+    properties: Properties,
+    /// How new objects are cut into parts.
+    pub part_size: PartSize,
     shutdown: Shutdown,
     retries: Policy,
     limits: Limits,
@@ -101,12 +110,9 @@ impl Client {
             endpoint: config.url.clone(),
             proxy: config.proxy.clone(),
             bucket: config.bucket.clone(),
-            credentials: Credentials::new(&config.access_key, config.secret_key.expose()),
-            redactor: Redactor::new(
-                [Secret::new(&config.access_key), config.secret_key.clone()]
-                    .into_iter()
-                    .chain(config.proxy.iter().flat_map(Proxy::secrets)),
-            ),
+            keyring: Arc::new(Keyring::new(config)),
+            properties: config.properties.clone(),
+            part_size: config.part_size,
             shutdown,
             retries: request::RETRIES,
             limits: Limits::USUAL,
@@ -146,7 +152,11 @@ impl S3Config {
     fn of_a_test(port: u16) -> Self {
         let url: Url = format!("http://127.0.0.1:{port}").parse().expect("a URL");
         let bucket = Bucket::new(url.clone(), rusty_s3::UrlStyle::Path, "b", "us-east-1").expect("a bucket");
-        let (access_key, secret_key) = ("AKIA".into(), Secret::new("hush"));
-        S3Config { url: Some(url), bucket, access_key, secret_key, authorities: None, proxy: None }
+        let secret_key = crate::base::secret::Secret::new("hush");
+        let keys = Keys { access_key: "AKIA".into(), secret_key, session_token: None };
+        let (credentials, properties) = (Credentials::Keys(keys), Properties::default());
+        let part_size = PartSize::default();
+        let url = Some(url);
+        S3Config { url, bucket, credentials, properties, part_size, authorities: None, proxy: None }
     }
 }

@@ -15,9 +15,12 @@ impl Client {
     pub(super) fn create_multipart_upload(&self, key: &str, metadata: &Metadata) -> Result<String> {
         let name = "CreateMultipartUpload";
         self.retry_small(|limit| {
-            let mut action = self.bucket.create_multipart_upload(Some(&self.credentials), key);
+            let keys = self.keys(name, key)?;
+            let mut action = self.bucket.create_multipart_upload(Some(&keys), key);
             describe(&mut action, metadata);
-            let answer = self.send(limit, name, key, action, &Body::Bytes(b""))?;
+            self.properties.apply(&mut action);
+            let answer = self.send(limit, name, key, action, &Body::Bytes(b""));
+            let answer = answer.map_err(|error| self.properties.explain(error))?;
             let id = xml::parse(&answer.body)
                 .and_then(|document| document.named("InitiateMultipartUploadResult"))
                 .and_then(|result| {
@@ -37,7 +40,8 @@ impl Client {
     ) -> Result<Sent> {
         let (name, number) = ("UploadPart", u16::try_from(part.number).unwrap_or(u16::MAX));
         let send = |limit| {
-            let action = self.bucket.upload_part(Some(&self.credentials), key, number, upload);
+            let keys = self.keys(name, key)?;
+            let action = self.bucket.upload_part(Some(&keys), key, number, upload);
             let answer = self.send(limit, name, key, action, &Body::Part(part))?;
             self.etag(name, key, part, &answer.headers)
         };
@@ -71,9 +75,10 @@ impl Client {
         only_new: bool,
     ) -> Result<()> {
         let name = "CompleteMultipartUpload";
+        let keys = self.keys(name, key)?;
         let action = || {
             let etags = parts.iter().map(|part| part.etag.text.as_str());
-            self.bucket.complete_multipart_upload(Some(&self.credentials), key, upload, etags)
+            self.bucket.complete_multipart_upload(Some(&keys), key, upload, etags)
         };
         let body = CompleteMultipartUpload::body(action());
         let mut action = action();
@@ -93,8 +98,12 @@ impl Client {
     /// Deletes the parts of an upload. If the upload does not exist any more, that is no error.
     pub fn abort_multipart_upload(&self, key: &str, upload: &str) -> Result<()> {
         let name = "AbortMultipartUpload";
-        let action = || self.bucket.abort_multipart_upload(Some(&self.credentials), key, upload);
-        match self.retry_small(|limit| self.send(limit, name, key, action(), &Body::None)) {
+        let aborted = self.retry_small(|limit| {
+            let keys = self.keys(name, key)?;
+            let action = self.bucket.abort_multipart_upload(Some(&keys), key, upload);
+            self.send(limit, name, key, action, &Body::None)
+        });
+        match aborted {
             Err(error) if !error.is_not_found() => Err(error),
             _ => Ok(()),
         }

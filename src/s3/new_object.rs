@@ -105,12 +105,15 @@ impl Client {
         let metadata = claim.mark(metadata);
         let wanted = Wanted { claim, size: part.length, part: Some(part), sent: &[] };
         self.make(wanted, |limit, only_new| {
-            let mut action = self.bucket.put_object(Some(&self.credentials), key);
+            let keys = self.keys(name, key)?;
+            let mut action = self.bucket.put_object(Some(&keys), key);
             describe(&mut action, &metadata);
+            self.properties.apply(&mut action);
             if only_new {
                 action.headers_mut().insert("if-none-match", "*");
             }
-            let answer = self.send(limit, name, key, action, &Body::Part(part))?;
+            let answer = self.send(limit, name, key, action, &Body::Part(part));
+            let answer = answer.map_err(|error| self.properties.explain(error))?;
             Ok(self.etag(name, key, part, &answer.headers)?.differs)
         })
     }

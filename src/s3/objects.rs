@@ -37,7 +37,8 @@ impl Client {
     /// The same, but it tries only once.
     pub(super) fn head_once(&self, limit: Limit, key: &str) -> Result<Option<Head>> {
         let name = "HeadObject";
-        let action = self.bucket.head_object(Some(&self.credentials), key);
+        let keys = self.keys(name, key)?;
+        let action = self.bucket.head_object(Some(&keys), key);
         let answer = match self.send(limit, name, key, action, &Body::None) {
             Err(error) if error.is_not_found() => return Ok(None),
             answer => answer?,
@@ -51,8 +52,11 @@ impl Client {
 
     /// Deletes one object. As in S3, it is no error if the object does not exist.
     pub fn delete_object(&self, key: &str) -> Result<()> {
-        let action = || self.bucket.delete_object(Some(&self.credentials), key);
-        let deleted = self.retry_small(|limit| self.send(limit, "DeleteObject", key, action(), &Body::None));
+        let name = "DeleteObject";
+        let deleted = self.retry_small(|limit| {
+            let keys = self.keys(name, key)?;
+            self.send(limit, name, key, self.bucket.delete_object(Some(&keys), key), &Body::None)
+        });
         match deleted {
             Err(error) if !error.is_not_found() => Err(error),
             _ => Ok(()),

@@ -39,7 +39,8 @@ impl Client {
         each_page(lost, |marker: Option<&(String, String)>| {
             let page = self.retry_small(|limit| {
                 // A GET of the empty key addresses the bucket. The query makes it this operation.
-                let mut action = self.bucket.get_object(Some(&self.credentials), "");
+                let keys = self.keys(name, prefix)?;
+                let mut action = self.bucket.get_object(Some(&keys), "");
                 action.query_mut().insert("uploads", "");
                 action.query_mut().insert("prefix", prefix.to_owned());
                 if let Some((key, id)) = marker {

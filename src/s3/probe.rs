@@ -59,7 +59,8 @@ impl Client {
     ) -> Result<Option<String>> {
         let answer = self.retry_small(|limit| {
             // A GET of the empty key addresses the bucket. The query makes it this operation.
-            let mut action = self.bucket.get_object(Some(&self.credentials), "");
+            let keys = self.keys(name, "")?;
+            let mut action = self.bucket.get_object(Some(&keys), "");
             action.query_mut().insert(query, "");
             self.send(limit, name, "", action, &Body::None)
         })?;

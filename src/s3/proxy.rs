@@ -195,7 +195,7 @@ mod tests {
         let mut config = S3Config::of_a_test(9);
         config.proxy = Some(Proxy { variable: "HTTP_PROXY", url, credentials });
         let page = format!("Authorization: Basic {}, which is hush", BASE64_STANDARD.encode("me:hush"));
-        let shown = Client::new(&config, Shutdown::default()).redactor.clean(&page);
+        let shown = Client::new(&config, Shutdown::default()).keyring.redactor().clean(&page);
         assert_eq!(shown, "Authorization: Basic ***, which is ***");
     }
 }

@@ -8,7 +8,7 @@ use base64::prelude::{Engine, BASE64_STANDARD};
 use chrono::{DateTime, Utc};
 use log::debug;
 use md5::{Digest, Md5};
-use rusty_s3::S3Action;
+use rusty_s3::{Credentials, S3Action};
 use ureq::http::header::{CONTENT_LENGTH, DATE, EXPECT, LOCATION, RETRY_AFTER};
 use ureq::http::request::Builder;
 use ureq::http::{HeaderMap, Request, Response, StatusCode};
@@ -21,7 +21,7 @@ use crate::base::retry::Policy;
 use crate::base::shutdown::Shutdown;
 
 /// How long a signature is valid. The time counts from the beginning of a request until S3 checks the
-/// signature.
+/// signature. A signature by keys that expire ends with them, even if that is earlier.
 const SIGNATURE_VALIDITY: Duration = Duration::from_secs(3600);
 /// For a connection, and also for resolving a name.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -197,6 +197,10 @@ impl Client {
                 return Err(self.error(operation, key, self.unanswered(&what, transient)));
             }
             let fault = Fault::refused(status.as_u16(), retry_after.map(Duration::from_secs), &text);
+            if fault.code() == Some("ExpiredToken") && self.keyring.have_expired() {
+                let reason = format!("S3 says that the platform's credentials have expired ({status})");
+                return Err(self.error(operation, key, Fault::NoCredentials { reason, transient: true }));
+            }
             let location = answer.headers().get(LOCATION).and_then(|value| value.to_str().ok());
             let asked = self.bucket.base_url().as_str();
             let remedy = strange::remedy(status.as_u16(), asked, location, &text);
@@ -251,6 +255,11 @@ impl Client {
         self.agent.run(request.build())
     }
 
+    /// What to sign a request with. Keys may expire, so each try asks for them anew.
+    pub(super) fn keys(&self, operation: &'static str, key: &str) -> Result<Credentials> {
+        self.keyring.current().map_err(|fault| self.error(operation, key, fault))
+    }
+
     pub(super) fn error(&self, operation: &'static str, key: &str, fault: Fault) -> S3Error {
         let thaw = (operation == "GetObject" && fault.code() == Some("InvalidObjectState")).then(|| {
             let endpoint =
@@ -263,39 +272,27 @@ impl Client {
             )
         });
         let fault = fault.with_remedy(thaw);
-        S3Error { operation, place: self.place(key), fault: fault.presentable(&self.redactor) }
+        S3Error { operation, place: self.place(key), fault: fault.presentable(&self.keyring.redactor()) }
     }
 
     /// Says what happened on the way, and where to. The signed URL must not appear in the text.
     pub(super) fn transport_fault(&self, problem: &ureq::Error) -> Fault {
-        use io::ErrorKind;
         let (what, transient) = match problem {
             // rustls reports a certificate that it does not trust as invalid data. No other try can change
             // that.
-            ureq::Error::Io(problem) if problem.kind() == ErrorKind::InvalidData => {
+            ureq::Error::Io(problem) if problem.kind() == io::ErrorKind::InvalidData => {
                 let host = self.bucket.base_url().host_str().unwrap_or_default();
                 let remedy = strange::tls_remedy(&problem.to_string(), host, self.bucket.name());
                 (format!("no trusted connection: {problem}; {remedy}"), false)
             }
-            ureq::Error::Io(problem) => (problem.to_string(), true),
-            ureq::Error::Timeout(Timeout::Global) => {
-                ("it takes longer than a request of its size may".into(), true)
-            }
-            ureq::Error::Timeout(of) => (format!("no progress in time ({of})"), true),
-            ureq::Error::HostNotFound => {
-                let whose = if self.proxy.is_some() { "the proxy's" } else { "the" };
-                (format!("{whose} host name cannot be resolved"), true)
+            ureq::Error::HostNotFound if self.proxy.is_some() => {
+                ("the proxy's host name cannot be resolved".into(), true)
             }
             ureq::Error::ConnectProxyFailed(reason) => match &self.proxy {
                 Some(proxy) => proxy.no_tunnel(reason),
                 None => (problem.to_string(), true),
             },
-            ureq::Error::BadUri(_) | ureq::Error::Http(_) => {
-                ("the address cannot be requested".into(), false)
-            }
-            ureq::Error::BodyExceedsLimit(_) => ("the answer is too long to be S3's".into(), false),
-            ureq::Error::Tls(_) | ureq::Error::Rustls(_) => (problem.to_string(), false),
-            _ => (problem.to_string(), true),
+            _ => describe_failure(problem),
         };
         self.unanswered(&what, transient)
     }
@@ -305,6 +302,23 @@ impl Client {
         let endpoint = self.bucket.base_url().origin().ascii_serialization();
         let through = self.proxy.as_ref().map_or(String::new(), |proxy| format!(" through {proxy}"));
         Fault::Unanswered { reason: format!("{what} (at {endpoint}{through})"), transient }
+    }
+}
+
+/// What happened to a request that has no answer, and whether another try can succeed. The text does not show
+/// the address, which may be signed.
+pub(super) fn describe_failure(problem: &ureq::Error) -> (String, bool) {
+    match problem {
+        ureq::Error::Io(problem) => (problem.to_string(), true),
+        ureq::Error::Timeout(Timeout::Global) => {
+            ("it takes longer than a request of its size may".into(), true)
+        }
+        ureq::Error::Timeout(of) => (format!("no progress in time ({of})"), true),
+        ureq::Error::HostNotFound => ("the host name cannot be resolved".into(), true),
+        ureq::Error::BadUri(_) | ureq::Error::Http(_) => ("the address cannot be requested".into(), false),
+        ureq::Error::BodyExceedsLimit(_) => ("the answer is too long to be S3's".into(), false),
+        ureq::Error::Tls(_) | ureq::Error::Rustls(_) => (problem.to_string(), false),
+        _ => (problem.to_string(), true),
     }
 }
 

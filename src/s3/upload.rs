@@ -13,26 +13,12 @@ use log::warn;
 use super::etag::Sent;
 use super::{Claim, Client, Made, Metadata, Part};
 use crate::base::shutdown::Shutdown;
-
-/// S3's limits of a multipart upload
-/// (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>).
-const MOST_PARTS: u64 = 10_000;
-const LARGEST_PART: u64 = 5 << 30;
-const SMALLEST_PART: u64 = 16 << 20;
-/// A dump may be larger than its database: it has no indexes, but text takes more room.
-const GROWTH: u64 = 4;
+use crate::base::units;
 
 /// How often a waiting thread checks for a forced stop, or for a failure elsewhere.
 const TICK: Duration = Duration::from_millis(100);
 /// After a forced stop, a part that is being sent has this long to end. Then the upload is aborted anyway.
 const FORCED_PATIENCE: Duration = Duration::from_millis(500);
-
-/// The size of all parts but the last. A compressed dump of four times the database's size has to fit into
-/// 10,000 parts.
-pub fn part_size(database_size: u64) -> u64 {
-    let needed = database_size.saturating_mul(GROWTH).div_ceil(MOST_PARTS);
-    needed.clamp(SMALLEST_PART, LARGEST_PART).next_multiple_of(1 << 20)
-}
 
 /// A running upload. [`Upload::commit`] or [`Upload::abort`] ends it, and dropping it aborts it too. So
 /// whatever happens, nothing invisible stays in the bucket.
@@ -204,9 +190,13 @@ fn upload_parts(client: &Client, shared: &Shared, parts: &Mutex<Receiver<Part>>)
             Err(RecvTimeoutError::Timeout) => continue,
             Err(RecvTimeoutError::Disconnected) => break,
         };
-        if u64::from(part.number) > MOST_PARTS {
+        let most = client.part_size.most_parts;
+        if part.number > most {
             bail!(
-                "the backup does not fit 10,000 parts: it is more than four times as large as its database"
+                "the backup does not fit {} of {}: S3_PART_SIZE can make them larger, and S3_MAX_PARTS \
+                 allow more of them",
+                units::count(most as usize, "part"),
+                units::bytes(part.offset / u64::from(part.number - 1))
             );
         }
         let Some(id) = shared.id(client)? else { break };
@@ -231,22 +221,5 @@ impl Shared {
             self.id.get_or_init(|| id);
         }
         Ok(self.id.get().map(String::as_str))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parts_grow_with_the_database_so_that_four_times_its_size_fits() {
-        assert_eq!(part_size(0), 16 << 20);
-        assert_eq!(part_size(40 << 30), 17 << 20);
-        for size in [1, 600 << 20, 41 << 30, 500 << 30, 3 << 40, 12 << 40] {
-            let part = part_size(size);
-            assert!(part * MOST_PARTS >= size * GROWTH, "{size}");
-            assert_eq!(part % (1 << 20), 0);
-        }
-        assert_eq!(part_size(u64::MAX), LARGEST_PART);
     }
 }

@@ -77,6 +77,29 @@ fn check_finds_nothing_wrong(kind: Kind) {
     assert_eq!(place.keys(), [] as [&str; 0]);
 }
 
+/// The others ignore both, or refuse them.
+#[test]
+#[ignore = "make test-servers"]
+fn a_store_that_knows_classes_and_tags_keeps_them() {
+    let place = Place::new(Kind::SeaweedFs);
+    for database in [shop(), large()] {
+        let pgkeep = place.pgkeep(&database).with("S3_STORAGE_CLASS", "STANDARD_IA");
+        let pgkeep = pgkeep.with("S3_PART_SIZE", "5MiB");
+        let pgkeep = pgkeep.with("S3_TAGS", "team=data @ home&costs=a/b+c");
+        pgkeep.succeed(&["check"]);
+        pgkeep.succeed(&["backup"]);
+        let keys = place.keys();
+        let key = keys.iter().find(|key| key.starts_with(&database)).expect("a backup");
+        let head = place.head(key);
+        assert_eq!(head.headers.get("x-amz-storage-class").expect("a class"), "STANDARD_IA");
+        let tags = place.tags(key);
+        for (name, value) in [("team", "data @ home"), ("costs", "a/b+c")] {
+            assert!(tags.contains(&format!("<Key>{name}</Key><Value>{value}</Value>")), "{tags}");
+        }
+        pgkeep.succeed(&["verify"]);
+    }
+}
+
 fn a_wrong_key_is_refused_and_told(kind: Kind) {
     let place = Place::new(kind);
     let database = shop();

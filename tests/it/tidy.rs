@@ -39,6 +39,7 @@ fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
 fn row(variable: &Variable) -> String {
     let absent = match variable.absent {
         Absent::Required => "required".to_owned(),
+        Absent::RequiredUnless(other) => format!("required, unless `{other}`"),
         Absent::RequiredToRun => "required to run".to_owned(),
         Absent::Off(meaning) => meaning.to_owned(),
         Absent::Value(value) => format!("`{value}`"),
@@ -74,9 +75,8 @@ fn environment_file() -> String {
     ) + &comment(
         "Instead of NAME, NAME_FILE can name a file that holds the value (Docker and Kubernetes secrets).",
     );
-    let (required, optional): (Vec<_>, Vec<_>) = VARIABLES
-        .iter()
-        .partition(|variable| matches!(variable.absent, Absent::Required | Absent::RequiredToRun));
+    let (required, optional): (Vec<_>, Vec<_>) =
+        VARIABLES.iter().partition(|variable| !matches!(variable.absent, Absent::Off(_) | Absent::Value(_)));
     text += "\n# --- Required ---\n";
     for variable in required {
         // A key that works nowhere is better left to be filled in.
@@ -88,7 +88,7 @@ fn environment_file() -> String {
         let absent = match variable.absent {
             Absent::Value(value) => format!("The default is {value}."),
             Absent::Off(meaning) => format!("If it is not set: {meaning}."),
-            Absent::Required | Absent::RequiredToRun => unreachable!("those are above"),
+            _ => unreachable!("those are above"),
         };
         let what = comment(&format!("{}. {absent}", variable.doc));
         text += &format!("\n{what}#{}={}\n", variable.documented(), variable.example);
@@ -130,9 +130,11 @@ fn every_variable_that_a_document_names_is_in_the_table() {
                 .filter(|path| path.to_string_lossy().ends_with(ending)),
         );
     }
-    documents.extend(
-        files(&root().join("src"), ".rs").into_iter().filter(|path| !path.ends_with("config/variables.rs")),
-    );
+    let has_aliases = |path: &Path| {
+        path.ends_with("config/variables.rs")
+            || path.parent().is_some_and(|of| of.ends_with("config/variables"))
+    };
+    documents.extend(files(&root().join("src"), ".rs").into_iter().filter(|path| !has_aliases(path)));
     for document in documents {
         // Tests have wrong names on purpose.
         if document.ends_with("tests.rs") {

@@ -8,6 +8,7 @@
 pub mod http_proxy;
 pub mod pgbouncer;
 pub mod pgkeep;
+pub mod platform;
 pub mod postgres;
 pub mod proxy;
 pub mod s3;

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 
 use rustix::process::{kill_process, Pid, Signal};
 
-use super::{postgres, s3, wait_for};
+use super::{platform, postgres, s3, wait_for};
 
 /// The binary beside this test program.
 fn binary() -> PathBuf {
@@ -133,7 +133,10 @@ impl Pgkeep {
 
 /// Promise 4, in every test: no secret of the tests' own in anything that pgkeep says.
 fn assert_no_secret(text: &str) {
-    for secret in [postgres::PASSWORD, postgres::HARD_PASSWORD, s3::SECRET_KEY, "X-Amz-Signature"] {
+    let own =
+        [postgres::PASSWORD, postgres::HARD_PASSWORD, s3::SECRET_KEY, "X-Amz-Signature", platform::PROOF];
+    let handed_out = platform::KEYS.into_iter().flat_map(|key| [key.id, key.secret, key.token]);
+    for secret in own.into_iter().chain(handed_out) {
         assert!(!text.contains(secret), "a secret in:\n{text}");
     }
 }

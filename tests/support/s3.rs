@@ -33,6 +33,8 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio_rustls::TlsAcceptor;
 
+use super::platform;
+
 pub const ACCESS_KEY: &str = "AKIATESTKEY";
 pub const SECRET_KEY: &str = "S3-SECRET/with+signs=and-so-on";
 pub const BUCKET: &str = "backups";
@@ -113,6 +115,10 @@ struct Door {
     seen: Mutex<Vec<String>>,
     /// The ETag that each part was acknowledged with, by upload and number.
     etags: Mutex<BTreeMap<(String, String), String>>,
+    /// The access key that signed each request, as `seen` has it.
+    signers: Mutex<Vec<(String, String)>>,
+    /// The headers of each request that say how an object is to be kept, as `seen` has it.
+    properties: Mutex<Vec<(String, Vec<String>)>>,
     /// The metadata that each object was begun with, by its path.
     metadata: Mutex<BTreeMap<String, BTreeMap<String, String>>>,
     /// How long a day lasts for uploads; `s3s-fs` does not list them, so without this nobody does.
@@ -166,7 +172,11 @@ impl Server {
         fs::create_dir(directory.path().join(BUCKET)).expect("the bucket");
         let files = s3s_fs::FileSystem::new(directory.path()).expect("the server's files");
         let mut builder = S3ServiceBuilder::new(files);
-        builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+        let mut auth = SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY);
+        for key in platform::KEYS {
+            auth.register(key.id.into(), key.secret.into());
+        }
+        builder.set_auth(auth);
         let service = builder.build();
         let door = Arc::new(door);
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -204,6 +214,22 @@ impl Server {
     pub fn requests(&self, method: &str, part: &str) -> Vec<String> {
         let seen = self.door.seen.lock().unwrap();
         seen.iter().filter(|request| request.starts_with(method) && request.contains(part)).cloned().collect()
+    }
+
+    /// The access keys that signed the requests so far with this method, whose path and query contain `part`.
+    pub fn signers(&self, method: &str, part: &str) -> Vec<String> {
+        let signers = self.door.signers.lock().unwrap();
+        let fits = |(request, _): &&(String, String)| request.starts_with(method) && request.contains(part);
+        signers.iter().filter(fits).map(|(_, signer)| signer.clone()).collect()
+    }
+
+    /// How an object is to be kept, `x-amz-…: …`, for each request so far with this method, whose path and query
+    /// contain `part`.
+    pub fn properties(&self, method: &str, part: &str) -> Vec<Vec<String>> {
+        let properties = self.door.properties.lock().unwrap();
+        let fits =
+            |(request, _): &&(String, Vec<String>)| request.starts_with(method) && request.contains(part);
+        properties.iter().filter(fits).map(|(_, headers)| headers.clone()).collect()
     }
 
     /// Begins anew with the requests so far.
@@ -359,10 +385,14 @@ async fn answer(
         return Ok(Response::new(s3s::Body::from(Bytes::from(door.list_uploads(&told, day)))));
     }
     let (head, body) = request.into_parts();
+    if let Some(refusal) = door.note_signer(&told, &head) {
+        return Ok(refusal);
+    }
     let if_match = head.headers.get(IF_MATCH).cloned();
     if !door.note_metadata(&head) {
         return Ok(refusal(403, "AccessDenied"));
     }
+    door.note_properties(&told, &head);
     let mut body = body.collect().await.map_err(io::Error::other)?.to_bytes().to_vec();
     if let (Some(Fault::ChangeBody), Some(byte)) = (fault, body.first_mut()) {
         *byte ^= 1;
@@ -463,6 +493,27 @@ impl Body for CutBody {
 }
 
 impl Door {
+    /// Notes who signed. The server ignores the token that belongs to a temporary key; S3 does not.
+    fn note_signer(&self, told: &str, head: &Parts) -> Option<Response<s3s::Body>> {
+        let query = head.uri.query().unwrap_or_default();
+        let text = |name| {
+            let decoded = percent_encoding::percent_decode_str(parameter(query, name)?).decode_utf8();
+            Some(decoded.expect("UTF-8").into_owned())
+        };
+        let signer = text("X-Amz-Credential")?.split('/').next()?.to_owned();
+        let key = platform::KEYS.into_iter().find(|key| key.id == signer);
+        let right = text("X-Amz-Security-Token").as_deref() == key.map(|key| key.token);
+        // The server ties an upload to the key that began it. To S3, all keys of a role are the same role.
+        if let Some(upload) = parameter(told, "uploadId").filter(|_| key.is_some()) {
+            let path = self.root.join(format!(".upload-{upload}.json"));
+            if path.exists() {
+                fs::write(path, format!("\"{signer}\"")).expect("the upload's key");
+            }
+        }
+        self.signers.lock().unwrap().push((told.to_owned(), signer));
+        (!right).then(|| refusal(403, "InvalidToken"))
+    }
+
     /// Notes what a new object says about itself. S3 refuses such headers where they are not signed.
     fn note_metadata(&self, head: &Parts) -> bool {
         let query = head.uri.query().unwrap_or_default();
@@ -482,6 +533,17 @@ impl Door {
             self.metadata.lock().unwrap().insert(head.uri.path().to_owned(), metadata);
         }
         true
+    }
+
+    /// Notes how an object is to be kept. Whoever comes here has signed these headers.
+    fn note_properties(&self, told: &str, head: &Parts) {
+        let named = head.headers.iter().filter_map(|(name, value)| {
+            let name = name.as_str().strip_prefix("x-amz-").filter(|name| !name.starts_with("meta-"))?;
+            Some(format!("{name}: {}", value.to_str().expect("ASCII")))
+        });
+        let mut headers: Vec<String> = named.collect();
+        headers.sort();
+        self.properties.lock().unwrap().push((told.to_owned(), headers));
     }
 
     /// The refusal of a request that may only make a new object. `s3s-fs` knows the header, so where it is to be

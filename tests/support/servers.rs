@@ -230,6 +230,14 @@ impl Place {
         named.collect()
     }
 
+    /// The answer to GetObjectTagging.
+    pub fn tags(&self, key: &str) -> String {
+        let bucket = self.bucket();
+        let mut action = bucket.get_object(Some(&self.credentials), key);
+        action.query_mut().insert("tagging", "");
+        self.send(action, b"").body
+    }
+
     /// Whether an object of this very key is there.
     pub fn has(&self, key: &str) -> bool {
         self.head(key).status == 200

@@ -14,7 +14,7 @@ use super::s3::{explain, with_remedy};
 use crate::base::units;
 use crate::dump::spool;
 use crate::jobs::Job;
-use crate::s3::{part_size, Claim, Made, Metadata, Part, S3Error, Source, Upload};
+use crate::s3::{Claim, Made, Metadata, Part, S3Error, Source, Upload};
 
 /// What the canary begins with. Behind it and a random number there are only zeros.
 const TEXT: &str = "pgkeep check: this object may be deleted\n";
@@ -23,7 +23,7 @@ const TEXT: &str = "pgkeep check: this object may be deleted\n";
 /// and completes one if the backup will need several parts.
 pub fn check(job: &Job, database_size: u64, may_list: bool, report: &mut Report) {
     let (s3, key) = (&job.store.client, job.store.canary_key());
-    let size = part_size(database_size);
+    let size = s3.part_size.of(database_size);
     let canary = match canary(&job.temp_directory, size) {
         Ok(canary) => canary,
         Err(problem) => {

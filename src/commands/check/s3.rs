@@ -94,6 +94,9 @@ fn clock(there: Option<DateTime<Utc>>, here: DateTime<Utc>) -> (Verdict, String)
 
 /// What to do about a refusal that every request would get.
 fn common_remedy(error: &S3Error) -> Option<&'static str> {
+    if matches!(error.fault, Fault::NoCredentials { .. }) {
+        return Some("see S3_CREDENTIALS");
+    }
     let Fault::Refused { code, message, .. } = &error.fault else { return None };
     Some(match code.as_str() {
         "SignatureDoesNotMatch" => {
