@@ -31,7 +31,7 @@ pub(super) fn command(config: &Config, shutdown: &Shutdown) -> Result<Outcome> {
     for (number, fire) in fires.iter().take(3).enumerate() {
         info!("fire time {}: {}", number + 1, both_times(*fire));
     }
-    if let Some(text) = job.retention.shorter_than(&fires) {
+    if let Some(text) = job.retention.warning(&fires) {
         warn!("{text}");
     }
     daemon::run(job, plan)?;

@@ -27,7 +27,7 @@ use crate::jobs::Job;
 use crate::postgres::{refuse_hidden_password, Conninfo, Format};
 use crate::s3::{Client, S3Config};
 use crate::schedule::Interval;
-use crate::store::{Policy, Store};
+use crate::store::{Policy, Rule, Store};
 
 /// The values of the variables, one field for each.
 struct Settings {
@@ -120,7 +120,7 @@ impl Config {
             drill: of.drill.clone(),
             store: Store::new(client, &of.path, &self.database),
             format: of.format,
-            retention: of.retention,
+            retention: of.retention.clone(),
             shrink_guard: of.shrink_guard,
             lock_timeout: of.lock_timeout,
             stall_timeout: of.stall_timeout,
@@ -193,7 +193,7 @@ impl Default for Settings {
             authorities: None,
             upload_concurrency: NonZeroUsize::MIN,
             on_start: OnStart::No,
-            retention: Policy { days: None },
+            retention: Policy::default(),
             shrink_guard: false,
             format: Format::Plain,
             drill: None,
@@ -211,6 +211,16 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Adds a rule to the retention.
+    fn keep(&mut self, rule: Rule, number: u32) {
+        self.retention.rules.insert(rule, number);
+    }
+
+    /// The number of a rule of the retention.
+    fn kept(&self, rule: Rule) -> String {
+        self.retention.rules.get(&rule).map_or(String::new(), u32::to_string)
+    }
+
     /// Checks what depends on several variables: the connection with its database, and the bucket.
     fn together(&self, from: &mut Reader) -> Option<(Conninfo, String, S3Config)> {
         if self.drill_interval.is_some() && !from.is_set("BACKUP_DRILL_CONNECTION_STRING") {

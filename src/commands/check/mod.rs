@@ -162,9 +162,9 @@ fn check_schedule(
             report.ok("schedule", text);
         }
     }
-    match job.retention.shorter_than(&fires) {
+    match job.retention.warning(&fires) {
         Some(text) => report.line(Verdict::Warning, "retention", text),
-        None => report.ok("retention", job.retention),
+        None => report.ok("retention", &job.retention),
     }
     let what = "newest backup";
     let Some(backups) = backups else {
@@ -190,7 +190,7 @@ fn check_schedule(
 /// Checks whether something would stop the deletion of expired backups.
 fn check_pruning(job: &Job, backups: Option<&[Backup]>, report: &mut Report) {
     let what = "pruning";
-    if job.retention.days.is_none() {
+    if job.retention.rules.is_empty() {
         return;
     }
     let Some(backups) = backups else {

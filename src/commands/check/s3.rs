@@ -44,7 +44,7 @@ pub fn check(store: &Store, report: &mut Report) -> Option<Vec<Backup>> {
     check_bucket(
         "object lock",
         s3.locks_objects(),
-        "retention cannot delete a backup that is locked; let locks end before BACKUP_RETENTION_DAYS does",
+        "retention cannot delete a backup that is locked; let locks end before the retention does",
         report,
     );
     listed.ok()
