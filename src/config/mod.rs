@@ -24,7 +24,7 @@ use crate::base::secret::{Redactor, Secret};
 use crate::base::shutdown::Shutdown;
 use crate::daemon::{self, OnStart, Status};
 use crate::jobs::Job;
-use crate::postgres::{refuse_hidden_password, Conninfo, Format};
+use crate::postgres::{refuse_hidden_password, Conninfo, DumpOptions, Format};
 use crate::s3::{Client, S3Config};
 use crate::schedule::Interval;
 use crate::store::{Policy, Rule, Store};
@@ -46,6 +46,7 @@ struct Settings {
     retention: Policy,
     shrink_guard: bool,
     format: Format,
+    dump_options: DumpOptions,
     drill: Option<Conninfo>,
     drill_interval: Option<Interval>,
     lock_timeout: Duration,
@@ -101,6 +102,11 @@ impl Config {
             let warning = interval.as_ref().and_then(|interval| interval.schedule.warning());
             warnings.extend(warning.map(|warning| format!("{name}: {warning}")));
         }
+        if settings.dump_options.narrow() {
+            let warning = "BACKUP_PG_DUMP_ARGS leaves something out: the backups have only a part of the database, and \
+                           restore only if it needs nothing of the rest: pgkeep verify --drill tries it";
+            warnings.push(warning.to_owned());
+        }
         match settings.together(&mut from) {
             Some((connection, database, s3)) if from.problems.is_empty() => {
                 lines.push(format!("the bucket is at {}", s3.bucket.base_url()));
@@ -120,6 +126,7 @@ impl Config {
             drill: of.drill.clone(),
             store: Store::new(client, &of.path, &self.database),
             format: of.format,
+            dump_options: of.dump_options.clone(),
             retention: of.retention.clone(),
             shrink_guard: of.shrink_guard,
             lock_timeout: of.lock_timeout,
@@ -196,6 +203,7 @@ impl Default for Settings {
             retention: Policy::default(),
             shrink_guard: false,
             format: Format::Plain,
+            dump_options: DumpOptions::default(),
             drill: None,
             drill_interval: None,
             lock_timeout: Duration::ZERO,

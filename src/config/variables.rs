@@ -5,7 +5,7 @@ use super::{values, Settings};
 use crate::base::secret::{Secret, MASK};
 use crate::base::units;
 use crate::daemon::OnStart;
-use crate::postgres::Format;
+use crate::postgres::{DumpOptions, Format};
 use crate::store::Rule;
 
 /// One of pgkeep's variables. Its value can also come from the file that NAME_FILE names.
@@ -269,6 +269,15 @@ pub const VARIABLES: &[Variable] = &[
             Ok(())
         },
         show: |of| of.format.name().to_owned(),
+    },
+    Variable {
+        name: "BACKUP_PG_DUMP_ARGS",
+        absent: Absent::Off("none"),
+        example: "'--exclude-table-data=sessions --no-owner'",
+        doc: "more options for pg_dump, split into words as a shell does it. What would break a backup is refused",
+        aliases: &["BACKUP_PG_DUMP_OPTIONS", "BACKUP_DUMP_ARGS", "POSTGRES_EXTRA_OPTS", "BACKUP_EXTRA_ARGS"],
+        set: |to, text| DumpOptions::parse(text).map(|it| to.dump_options = it),
+        show: |of| of.dump_options.to_string(),
     },
     Variable {
         name: "BACKUP_DRILL_CONNECTION_STRING",

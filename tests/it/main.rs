@@ -12,6 +12,7 @@ mod check;
 mod configuration;
 mod daemon;
 mod drill;
+mod dump_options;
 mod environment;
 mod failures;
 mod health;

@@ -11,7 +11,7 @@ use crate::base::units::{self, both_times};
 use crate::config::Config;
 use crate::dump::spool;
 use crate::jobs::{backup, leftovers, prune, Job};
-use crate::postgres::{restricting, Format, Leftover, Postgres, Rights, Server, SHARED};
+use crate::postgres::{restricting, Format, Leftover, Postgres, Programs, Rights, Server, SHARED};
 use crate::schedule::Interval;
 use crate::store::{self, Backup};
 
@@ -67,15 +67,18 @@ fn check_postgres(job: &Job, found: &mut Option<Vec<Leftover>>, report: &mut Rep
         }
     };
     match clients.for_server(&server) {
-        Ok(programs) => report.ok(
-            what,
-            format!(
-                "version {}, to be dumped with pg_dump {}; {} on the server",
-                server.version,
-                programs.version,
-                units::bytes(server.database_size)
-            ),
-        ),
+        Ok(programs) => {
+            report.ok(
+                what,
+                format!(
+                    "version {}, to be dumped with pg_dump {}; {} on the server",
+                    server.version,
+                    programs.version,
+                    units::bytes(server.database_size)
+                ),
+            );
+            check_dump_options(job, &postgres, programs, report);
+        }
         Err(failure) => report.line(Verdict::Failed, what, format!("{failure:#}")),
     }
     // It is too late to find this out when a restore is needed.
@@ -83,7 +86,7 @@ fn check_postgres(job: &Job, found: &mut Option<Vec<Leftover>>, report: &mut Rep
         report.line(Verdict::Warning, "restore", format!("{failure:#}"));
     }
     check_connection(&postgres, report);
-    check_rights(&postgres, &server, report);
+    check_rights(job, &postgres, &server, report);
     match Leftover::all(&postgres, Utc::now()) {
         Ok(left) => *found = Some(left),
         Err(failure) => report.line(Verdict::Skipped, LEFT_OVER, format!("{failure:#}")),
@@ -104,18 +107,35 @@ fn check_connection(postgres: &Postgres, report: &mut Report) {
     }
 }
 
-fn check_rights(postgres: &Postgres, server: &Server, report: &mut Report) {
+/// Lets pg_dump judge the options that pgkeep passes on.
+fn check_dump_options(job: &Job, postgres: &Postgres, programs: &Programs, report: &mut Report) {
+    let (what, options) = ("pg_dump's options", &job.dump_options);
+    if options.words().is_empty() {
+        return;
+    }
+    match postgres.try_dump(programs, job.lock_timeout, options) {
+        Ok(()) => report.ok(what, format!("accepted: {options}")),
+        Err(failure) => report.line(Verdict::Failed, what, format!("{failure:#}; see BACKUP_PG_DUMP_ARGS")),
+    }
+}
+
+fn check_rights(job: &Job, postgres: &Postgres, server: &Server, report: &mut Report) {
     let what = "right to read";
+    // What is not dumped needs no right. Only pg_dump knows what that is.
+    let (missing, unless) = match job.dump_options.need_other_rights() {
+        true => (Verdict::Warning, ", unless BACKUP_PG_DUMP_ARGS leaves it out or names another role"),
+        false => (Verdict::Failed, ""),
+    };
     let rights = match Rights::ask(postgres) {
         Ok(rights) => rights,
         Err(failure) => return report.line(Verdict::Failed, what, format!("{failure:#}")),
     };
     match rights.unreadable(server.major) {
-        Some(problem) => report.line(Verdict::Failed, what, problem),
+        Some(problem) => report.line(missing, what, format!("{problem}{unless}")),
         None => report.ok(what, "every table and sequence"),
     }
     match rights.hidden() {
-        Some(problem) => report.line(Verdict::Failed, "row security", problem),
+        Some(problem) => report.line(missing, "row security", format!("{problem}{unless}")),
         None => report.ok("row security", "hides nothing"),
     }
 }
