@@ -232,8 +232,8 @@ impl Postgres {
     /// # Errors
     /// pg_dump's own message.
     pub fn try_dump(&self, programs: &Programs, lock_timeout: Duration, options: &DumpOptions) -> Result<()> {
-        let schema_only = ["--schema-only".to_owned()];
-        let words = schema_only.iter().chain(options.without_data());
+        let no_data = [options.no_data().to_owned()];
+        let words = no_data.iter().chain(options.words());
         let mut dump = self.start_pg_dump(programs, lock_timeout, words)?;
         while dump.read(&mut [0; 65_536])? > 0 {}
         dump.finish()

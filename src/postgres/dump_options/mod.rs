@@ -68,9 +68,13 @@ impl DumpOptions {
         &self.words
     }
 
-    /// The options for a try without data. pg_dump wants no statistics there.
-    pub(super) fn without_data(&self) -> impl Iterator<Item = &String> {
-        self.words.iter().filter(|word| *word != "--statistics")
+    /// The option for a try that dumps no data. Every version that has `--statistics` has `--no-data`, and
+    /// does not want the other one beside it.
+    pub(super) fn no_data(&self) -> &'static str {
+        match self.words.iter().any(|word| word == "--statistics") {
+            true => "--no-data",
+            false => "--schema-only",
+        }
     }
 
     /// Whether a backup with these options has only a part of the database.

@@ -90,6 +90,8 @@ fn a_value_is_no_option_and_a_part_is_noticed() {
         let options = DumpOptions::parse(text).unwrap_or_else(|problem| panic!("{text}: {problem}"));
         assert_eq!(options.narrow(), narrows, "{text}");
     }
+    let no_data = |text: &str| DumpOptions::parse(text).unwrap().no_data();
+    assert_eq!((no_data("-O"), no_data("-O --statistics")), ("--schema-only", "--no-data"));
     let rights = |text: &str| DumpOptions::parse(text).unwrap().need_other_rights();
     assert!(rights("--role=r") && rights("--rol r") && rights("-t x") && !rights("-O --rows-per-insert=3"));
 }

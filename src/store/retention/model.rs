@@ -45,7 +45,7 @@ fn rounds(count: u64, check: impl Fn(&mut Rng)) {
 fn random_policy(random: &mut Rng) -> Policy {
     let mut rules = BTreeMap::new();
     for (rule, _) in RULES {
-        let most = if random.bool() { 4 } else { 40 };
+        let most = [4, 40, 400][random.usize(..3)];
         if random.u8(..3) == 0 {
             rules.insert(rule, random.u32(1..most));
         }
