@@ -67,18 +67,15 @@ fn check_postgres(job: &Job, found: &mut Option<Vec<Leftover>>, report: &mut Rep
         }
     };
     match clients.for_server(&server) {
-        Ok(programs) => {
-            report.ok(
-                what,
-                format!(
-                    "version {}, to be dumped with pg_dump {}; {} on the server",
-                    server.version,
-                    programs.version,
-                    units::bytes(server.database_size)
-                ),
-            );
-            check_dump_options(job, &postgres, programs, report);
-        }
+        Ok(programs) => report.ok(
+            what,
+            format!(
+                "version {}, to be dumped with pg_dump {}; {} on the server",
+                server.version,
+                programs.version,
+                units::bytes(server.database_size)
+            ),
+        ),
         Err(failure) => report.line(Verdict::Failed, what, format!("{failure:#}")),
     }
     // It is too late to find this out when a restore is needed.
@@ -87,6 +84,9 @@ fn check_postgres(job: &Job, found: &mut Option<Vec<Leftover>>, report: &mut Rep
     }
     check_connection(&postgres, report);
     check_rights(job, &postgres, &server, report);
+    if let Ok(programs) = clients.for_server(&server) {
+        check_dump_options(job, &postgres, programs, report);
+    }
     match Leftover::all(&postgres, Utc::now()) {
         Ok(left) => *found = Some(left),
         Err(failure) => report.line(Verdict::Skipped, LEFT_OVER, format!("{failure:#}")),
