@@ -11,7 +11,7 @@ use serde_json::json;
 use super::{output, said, unexpected, Command, Outcome, Row};
 use crate::base::units;
 use crate::jobs::{prune, Job};
-use crate::store::{self, Backup, Decision, Doubt, Fate};
+use crate::store::{self, Backup, Decision, Doubt, Fate, Keeper};
 
 pub(super) const ROW: Row = Row {
     name: "list",
@@ -97,25 +97,28 @@ pub(super) fn command(job: &Job, options: &Options) -> Result<Outcome> {
 fn print_table(lines: &[Line<'_>], all: bool, now: DateTime<Utc>) -> Result<()> {
     let width =
         lines.iter().map(|line| line.database.chars().count()).max().unwrap_or(0).max("DATABASE".len());
+    let verdict = |line: &Line<'_>| line.decision.map_or("-".into(), Decision::verdict);
+    let retention = lines.iter().map(|line| verdict(line).len()).max().unwrap_or(0).max(25);
     let column = |name: &str| if all { format!("{name:<width$}  ") } else { String::new() };
     let head = column("DATABASE");
     output::line(format_args!(
-        "{head}{:<20} {:>10} {:>10}  {:<6}  {:<25}  KEY",
+        "{head}{:<20} {:>10} {:>10}  {:<6}  {:<retention$}  KEY",
         "TIME (UTC)", "AGE", "SIZE", "FORMAT", "RETENTION"
     ))?;
-    for Line { database, backup, decision } in lines {
+    for line in lines {
+        let Line { database, backup, .. } = line;
         let age = match store::is_future(backup.time, now) {
             true => "future".to_owned(),
             false => units::duration((now - backup.time).to_std().unwrap_or_default()),
         };
         output::line(format_args!(
-            "{}{:<20} {:>10} {:>10}  {:<6}  {:<25}  {}",
+            "{}{:<20} {:>10} {:>10}  {:<6}  {:<retention$}  {}",
             column(&units::printable(database)),
             backup.time.format("%Y-%m-%d %H:%M:%S").to_string(),
             age,
             units::bytes(backup.size),
             backup.format.to_string(),
-            decision.map_or("-".into(), Decision::verdict),
+            verdict(line),
             backup.key
         ))?;
     }
@@ -125,6 +128,7 @@ fn print_table(lines: &[Line<'_>], all: bool, now: DateTime<Utc>) -> Result<()> 
 /// `why` says what stops the pruning.
 fn as_json(Line { database, backup, decision }: &Line<'_>, why: &str) -> serde_json::Value {
     let rfc3339 = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Secs, true);
+    let rule = |keeper: &Keeper| json!({"rule": keeper.rule.name(), "until": keeper.until.map(rfc3339)});
     json!({
         "key": backup.key,
         "database": database,
@@ -134,6 +138,7 @@ fn as_json(Line { database, backup, decision }: &Line<'_>, why: &str) -> serde_j
         "keep": decision.map(|decision| decision.fate != Fate::Goes),
         "held_back": decision.filter(|decision| decision.fate == Fate::HeldBack).map(|_| why),
         "reason": decision.map(|decision| &decision.reason),
+        "kept_by": decision.map(|decision| decision.kept_by.iter().map(rule).collect::<serde_json::Value>()),
         "expires": decision.and_then(|decision| decision.expires).map(rfc3339),
     })
 }

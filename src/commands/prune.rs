@@ -13,7 +13,7 @@ use crate::store::{Decision, Fate};
 pub(super) const ROW: Row = Row {
     name: "prune",
     options: "[--dry-run]",
-    summary: "delete the backups that BACKUP_RETENTION_DAYS lets go",
+    summary: "delete the backups that no rule of the retention keeps",
     details: "
   --dry-run   only print what would happen, and why
 

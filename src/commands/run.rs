@@ -34,7 +34,7 @@ pub(super) fn command(config: &Config, shutdown: &Shutdown) -> Result<Outcome> {
     match config.job(shutdown) {
         Ok(job) => {
             info!("backups go to {}", job.store.location());
-            if let Some(text) = job.retention.shorter_than(&fires) {
+            if let Some(text) = job.retention.warning(&fires) {
                 warn!("{text}");
             }
         }

@@ -28,10 +28,10 @@ use crate::base::secret::{Redactor, Secret};
 use crate::base::shutdown::Shutdown;
 use crate::daemon::{self, OnStart, Status};
 use crate::jobs::Job;
-use crate::postgres::{refuse_hidden_password, Clients, Conninfo, Format, Postgres};
+use crate::postgres::{refuse_hidden_password, Clients, Conninfo, DumpOptions, Format, Postgres};
 use crate::s3::{Client, Credentials, PartSize, Properties, S3Config};
 use crate::schedule::Interval;
-use crate::store::{Policy, Store};
+use crate::store::{Policy, Rule, Store};
 
 /// The values of the variables, one field for each.
 struct Settings {
@@ -54,6 +54,7 @@ struct Settings {
     retention: Policy,
     shrink_guard: bool,
     format: Format,
+    dump_options: DumpOptions,
     drill: Option<Conninfo>,
     drill_interval: Option<Interval>,
     lock_timeout: Duration,
@@ -113,6 +114,11 @@ impl Config {
             warnings.extend(warning.map(|warning| format!("{name}: {warning}")));
         }
         warnings.extend(settings.archive_warning());
+        if settings.dump_options.narrow() {
+            let warning = "BACKUP_PG_DUMP_ARGS leaves something out: the backups have only a part of the database, and \
+                           restore only if it needs nothing of the rest: pgkeep verify --drill tries it";
+            warnings.push(warning.to_owned());
+        }
         match settings.together(&mut from) {
             Some((connection, database, s3)) if from.problems.is_empty() => {
                 lines.push(format!("the bucket is at {}", s3.bucket.base_url()));
@@ -161,7 +167,8 @@ impl Config {
             store: Store::new(client, &of.path, &database),
             database,
             format: of.format,
-            retention: of.retention,
+            dump_options: of.dump_options.clone(),
+            retention: of.retention.clone(),
             shrink_guard: of.shrink_guard,
             lock_timeout: of.lock_timeout,
             stall_timeout: of.stall_timeout,
@@ -267,9 +274,10 @@ impl Default for Settings {
             authorities: None,
             upload_concurrency: NonZeroUsize::MIN,
             on_start: OnStart::No,
-            retention: Policy { days: None },
+            retention: Policy::default(),
             shrink_guard: false,
             format: Format::Plain,
+            dump_options: DumpOptions::default(),
             drill: None,
             drill_interval: None,
             lock_timeout: Duration::ZERO,
@@ -285,6 +293,16 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Adds a rule to the retention.
+    fn keep(&mut self, rule: Rule, number: u32) {
+        self.retention.rules.insert(rule, number);
+    }
+
+    /// The number of a rule of the retention.
+    fn kept(&self, rule: Rule) -> String {
+        self.retention.rules.get(&rule).map_or(String::new(), u32::to_string)
+    }
+
     /// Checks what depends on several variables: the connection with its database, and the bucket.
     fn together(&self, from: &mut Reader) -> Option<(Conninfo, Option<String>, S3Config)> {
         if self.drill_interval.is_some() && !from.is_set("BACKUP_DRILL_CONNECTION_STRING") {

@@ -59,6 +59,11 @@ pub fn days(text: &str) -> Result<u32> {
     number(text, 1, 36_500).map_err(|problem| format!("{problem} of days"))
 }
 
+/// A number of backups to keep: up to one for each hour of a hundred years.
+pub fn backups(text: &str) -> Result<u32> {
+    number(text, 1, 876_600)
+}
+
 /// A number of threads.
 pub fn count(text: &str) -> Result<NonZeroUsize> {
     let count = number(text, 1, MOST_THREADS as u32)?;

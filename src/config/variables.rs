@@ -8,8 +8,8 @@ use super::{values, Settings};
 use crate::base::secret::{Secret, MASK};
 use crate::base::units;
 use crate::daemon::OnStart;
-use crate::postgres::Format;
-use crate::store::Policy;
+use crate::postgres::{DumpOptions, Format};
+use crate::store::Rule;
 
 /// One of pgkeep's variables. Its value can also come from the file that NAME_FILE names.
 pub struct Variable {
@@ -193,12 +193,66 @@ pub const VARIABLES: &[Variable] = &[
     },
     Variable {
         name: "BACKUP_RETENTION_DAYS",
-        absent: Absent::Off("keep every backup"),
+        absent: Absent::Off("no such rule; without any, every backup is kept"),
         example: "14",
-        doc: "backups older than this many days are deleted after each successful backup; the newest never is",
+        doc: "keep every backup for this many days. After each successful backup, what no rule keeps is deleted, never the newest",
         aliases: &["BACKUP_KEEP_DAYS", "BACKUP_RETENTION", "BACKUP_DAYS"],
-        set: |to, text| values::days(text).map(|days| to.retention = Policy { days: Some(days) }),
-        show: |of| of.retention.days.map_or(String::new(), |days| days.to_string()),
+        set: |to, text| values::days(text).map(|it| to.keep(Rule::Days, it)),
+        show: |of| of.kept(Rule::Days),
+    },
+    Variable {
+        name: "BACKUP_KEEP_LAST",
+        absent: Absent::Off("no such rule"),
+        example: "5",
+        doc: "keep also this many of the newest backups; see Retention",
+        aliases: &["BACKUP_RETENTION_COUNT", "BACKUP_KEEP"],
+        set: |to, text| values::backups(text).map(|it| to.keep(Rule::Last, it)),
+        show: |of| of.kept(Rule::Last),
+    },
+    Variable {
+        name: "BACKUP_KEEP_HOURLY",
+        absent: Absent::Off("no such rule"),
+        example: "24",
+        doc: "keep also the newest backup of each of this many last hours",
+        aliases: &["BACKUP_KEEP_HOURS"],
+        set: |to, text| values::backups(text).map(|it| to.keep(Rule::Hourly, it)),
+        show: |of| of.kept(Rule::Hourly),
+    },
+    Variable {
+        name: "BACKUP_KEEP_DAILY",
+        absent: Absent::Off("no such rule"),
+        example: "7",
+        doc: "keep also the newest backup of each of this many last days",
+        aliases: &[],
+        set: |to, text| values::backups(text).map(|it| to.keep(Rule::Daily, it)),
+        show: |of| of.kept(Rule::Daily),
+    },
+    Variable {
+        name: "BACKUP_KEEP_WEEKLY",
+        absent: Absent::Off("no such rule"),
+        example: "4",
+        doc: "keep also the newest backup of each of this many last weeks (from Monday)",
+        aliases: &["BACKUP_KEEP_WEEKS"],
+        set: |to, text| values::backups(text).map(|it| to.keep(Rule::Weekly, it)),
+        show: |of| of.kept(Rule::Weekly),
+    },
+    Variable {
+        name: "BACKUP_KEEP_MONTHLY",
+        absent: Absent::Off("no such rule"),
+        example: "12",
+        doc: "keep also the newest backup of each of this many last months",
+        aliases: &["BACKUP_KEEP_MONTHS"],
+        set: |to, text| values::backups(text).map(|it| to.keep(Rule::Monthly, it)),
+        show: |of| of.kept(Rule::Monthly),
+    },
+    Variable {
+        name: "BACKUP_KEEP_YEARLY",
+        absent: Absent::Off("no such rule"),
+        example: "3",
+        doc: "keep also the newest backup of each of this many last years",
+        aliases: &["BACKUP_KEEP_YEARS"],
+        set: |to, text| values::backups(text).map(|it| to.keep(Rule::Yearly, it)),
+        show: |of| of.kept(Rule::Yearly),
     },
     Variable {
         name: "BACKUP_SHRINK_GUARD",
@@ -228,6 +282,15 @@ pub const VARIABLES: &[Variable] = &[
             Ok(())
         },
         show: |of| of.format.name().to_owned(),
+    },
+    Variable {
+        name: "BACKUP_PG_DUMP_ARGS",
+        absent: Absent::Off("none"),
+        example: "'--exclude-table-data=sessions --no-owner'",
+        doc: "more options for pg_dump, split into words as a shell does it. What would break a backup is refused",
+        aliases: &["BACKUP_PG_DUMP_OPTIONS", "BACKUP_DUMP_ARGS", "POSTGRES_EXTRA_OPTS", "BACKUP_EXTRA_ARGS"],
+        set: |to, text| DumpOptions::parse(text).map(|it| to.dump_options = it),
+        show: |of| of.dump_options.to_string(),
     },
     Variable {
         name: "BACKUP_DRILL_CONNECTION_STRING",
@@ -323,7 +386,7 @@ pub const VARIABLES: &[Variable] = &[
         name: "TZ",
         absent: Absent::Off("the system's local time"),
         example: "Europe/Berlin",
-        doc: "the time zone of BACKUP_INTERVAL. The names of backups are in UTC always",
+        doc: "the time zone of BACKUP_INTERVAL and of the days and weeks of BACKUP_KEEP_*. The names of backups are in UTC always",
         aliases: &["BACKUP_TZ", "BACKUP_TIMEZONE"],
         set: |to, text| values::time_zone(text).map(|it| to.time_zone = Some(it)),
         show: |of| of.time_zone.clone().unwrap_or_default(),

@@ -119,7 +119,7 @@ impl Run<'_> {
         let spool = Spool::create(&job.temp_directory, part_size, upload.parts())?;
         let whole = self
             .postgres
-            .dump(self.programs, job.format, job.lock_timeout)
+            .dump(self.programs, job.format, job.lock_timeout, &job.dump_options)
             .and_then(|dump| self.fill_spool(dump, spool))
             .and_then(|whole| match job.shutdown.forced() {
                 Some(_) => bail!("stopped by a second signal"),

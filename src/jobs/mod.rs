@@ -21,7 +21,7 @@ use anyhow::{anyhow, Result};
 pub use self::event::Event;
 use crate::base::secret::Redactor;
 use crate::base::shutdown::Shutdown;
-use crate::postgres::{Clients, Conninfo, Databases, Format, Postgres};
+use crate::postgres::{Clients, Conninfo, Databases, DumpOptions, Format, Postgres};
 use crate::store::{Policy, Store};
 
 /// Gets every event with its job, on the thread on which it happens.
@@ -44,6 +44,8 @@ pub struct Job {
     pub retention: Policy,
     /// Whether nothing is deleted if the backups have suddenly shrunk.
     pub shrink_guard: bool,
+    /// More options for pg_dump.
+    pub dump_options: DumpOptions,
     /// How long pg_dump waits for a table's lock.
     pub lock_timeout: Duration,
     /// How long one of PostgreSQL's clients may do nothing while its server process does not work either.

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use anyhow::{Context, Result};
-use chrono::Utc;
+use chrono::{Local, Utc};
 use log::warn;
 
 use super::{Event, Job};
@@ -84,7 +84,7 @@ pub fn judge(job: &Job, backups: &[Backup]) -> Result<Plan, S3Error> {
     let plan = by_policy_alone(job, backups);
     let (past, _) = store::split_future(backups, Utc::now());
     // In this case nothing is ever deleted.
-    if job.retention.days.is_none() || past.len() < 2 {
+    if job.retention.rules.is_empty() || past.len() < 2 {
         return Ok(plan);
     }
     let seen = job.store.look_at_newest(past)?;
@@ -100,7 +100,7 @@ pub fn judge(job: &Job, backups: &[Backup]) -> Result<Plan, S3Error> {
 pub fn by_policy_alone(job: &Job, backups: &[Backup]) -> Plan {
     let now = Utc::now();
     let (_, future) = store::split_future(backups, now);
-    let decisions = store::plan(backups, job.retention, now);
+    let decisions = store::plan(backups, &job.retention, &Local, now);
     Plan { decisions, doubts: Vec::new(), warning: store::warning(future) }
 }
 

@@ -7,6 +7,7 @@ mod clients;
 mod conninfo;
 mod contents;
 mod databases;
+mod dump_options;
 mod format;
 mod guard;
 mod leftovers;
@@ -31,6 +32,7 @@ pub use self::clients::{major, Clients, Programs};
 pub use self::conninfo::{refuse_hidden_password, Conninfo};
 pub use self::contents::Table;
 pub use self::databases::{identifier, name_with, Databases, LONGEST_NAME};
+pub use self::dump_options::DumpOptions;
 pub use self::format::Format;
 pub use self::guard::{explain, restricting, Guard};
 pub use self::leftovers::{Leftover, COMMENT, DRILL, UNFINISHED};
@@ -216,12 +218,40 @@ impl Postgres {
 
     /// Starts pg_dump. It waits for a table's lock for at most `lock_timeout`. The custom format is not
     /// compressed here: pgkeep compresses it.
-    pub fn dump(&self, programs: &Programs, format: Format, lock_timeout: Duration) -> Result<Process> {
+    pub fn dump(
+        &self,
+        programs: &Programs,
+        format: Format,
+        lock_timeout: Duration,
+        options: &DumpOptions,
+    ) -> Result<Process> {
+        let format = ["--compress=0".to_owned(), format!("--format={format}")];
+        self.start_pg_dump(programs, lock_timeout, format.iter().chain(options.words()))
+    }
+
+    /// Whether pg_dump accepts these options. It dumps only definitions, to nowhere.
+    ///
+    /// # Errors
+    /// pg_dump's own message.
+    pub fn try_dump(&self, programs: &Programs, lock_timeout: Duration, options: &DumpOptions) -> Result<()> {
+        let no_data = [options.no_data().to_owned()];
+        let words = no_data.iter().chain(options.words());
+        let mut dump = self.start_pg_dump(programs, lock_timeout, words)?;
+        while dump.read(&mut [0; 65_536])? > 0 {}
+        dump.finish()
+    }
+
+    fn start_pg_dump<'a>(
+        &self,
+        programs: &Programs,
+        lock_timeout: Duration,
+        options: impl Iterator<Item = &'a String>,
+    ) -> Result<Process> {
         // While it waits for a lock, it writes nothing.
         let (tagged, patience) = patience::with_server(self, self.stall_timeout.max(lock_timeout));
         let mut command = tagged.command(&programs.directory.join("pg_dump"));
-        command.args(["--no-password", &format!("--format={format}"), "--compress=0"]);
-        command.arg(format!("--lock-wait-timeout={}", lock_timeout.as_millis()));
+        command.arg("--no-password");
+        command.arg(format!("--lock-wait-timeout={}", lock_timeout.as_millis())).args(options);
         self.start("pg_dump", Level::Warn, command, Stdio::null(), patience)
     }
 

@@ -15,7 +15,7 @@ use log::{debug, info, warn};
 pub use self::clock::{is_future, split_future, warning, MOST_SKEW};
 pub use self::doubt::{doubts, Doubt, Seen};
 pub use self::key::{escape, Backup};
-pub use self::retention::{plan, Decision, Fate, Policy};
+pub use self::retention::{plan, Decision, Fate, Keeper, Policy, Rule};
 use crate::postgres::Format;
 use crate::s3::{Client, Head, PendingUpload, S3Error};
 use key::Keys;

@@ -13,6 +13,7 @@ mod configuration;
 mod credentials;
 mod daemon;
 mod drill;
+mod dump_options;
 mod environment;
 mod failures;
 mod health;

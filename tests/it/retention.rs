@@ -117,3 +117,93 @@ fn a_deletion_that_fails_is_told_and_passed_over() {
     );
     assert_eq!(s3.objects().len(), 2);
 }
+
+#[test]
+fn days_weeks_and_months_keep_their_newest_in_the_time_zone_and_all_say_why() {
+    let s3 = s3::Server::start();
+    let pgkeep = Pgkeep::new("app", &s3)
+        .with("TZ", "America/New_York")
+        .with("BACKUP_KEEP_LAST", "1")
+        .with("BACKUP_KEEP_DAILY", "2")
+        .with("BACKUP_KEEP_WEEKLY", "2")
+        .with("BACKUP_KEEP_MONTHLY", "3");
+    // In New York: Sunday 2020-05-31 twice; Sunday 2020-06-07 once and Monday 2020-06-08 once.
+    let times = [
+        "2019-12-31_12-00-00",
+        "2020-01-01_04-59-59",
+        "2020-05-31_12-00-00",
+        "2020-06-01_03-59-59",
+        "2020-06-08_03-59-59",
+        "2020-06-08_04-00-00",
+    ];
+    for time in times {
+        s3.plant(&format!("app/app_{time}.sql.gz"), &[0; 1000]);
+    }
+    // The newest of a time to come displaces nothing.
+    s3.plant("app/app_2199-01-01_00-00-00.sql.gz", b"x");
+    let plan = pgkeep.succeed(&["prune", "--dry-run"]).stdout;
+    for row in [
+        "delete  app/app_2019-12-31_12-00-00.sql.gz  (",
+        "keep    app/app_2020-01-01_04-59-59.sql.gz  (monthly)\n",
+        "delete  app/app_2020-05-31_12-00-00.sql.gz  (",
+        "keep    app/app_2020-06-01_03-59-59.sql.gz  (monthly)\n",
+        "keep    app/app_2020-06-08_03-59-59.sql.gz  (daily, weekly)\n",
+        "keep    app/app_2020-06-08_04-00-00.sql.gz  (the newest, last, daily, weekly, monthly)\n",
+        "keep    app/app_2199-01-01_00-00-00.sql.gz  (named by a time in the future)\n",
+    ] {
+        assert!(plan.contains(row), "{row}: {plan}");
+    }
+    assert!(plan.contains(" old, kept by no rule)\n"), "{plan}");
+
+    let list = pgkeep.succeed(&["list"]).stdout;
+    assert!(list.contains(" kept: daily, weekly ") && list.contains(" goes with the next backup "), "{list}");
+    let column = |row: &str| Some(row.find("app/app_2")? - row.find("plain")?);
+    let columns: BTreeSet<usize> = list.lines().filter_map(column).collect();
+    assert_eq!(columns.len(), 1, "{list}");
+    let json = || -> serde_json::Value {
+        serde_json::from_str(&pgkeep.succeed(&["list", "--json"]).stdout).expect("JSON")
+    };
+    let weekly = &json()[4];
+    assert_eq!((&weekly["keep"], &weekly["expires"]), (&true.into(), &serde_json::Value::Null));
+    assert_eq!(weekly["kept_by"][1], serde_json::json!({"rule": "weekly", "until": null}));
+    assert_eq!(json()[0]["kept_by"], serde_json::json!([]));
+
+    // Many days keep all of them for now.
+    let both = pgkeep.clone().with("BACKUP_RETENTION_DAYS", "36500");
+    let plan = both.succeed(&["prune", "--dry-run"]).stdout;
+    assert!(plan.contains("(daily, weekly, days until 2120-05-15 03:59)\n"), "{plan}");
+    assert!(
+        plan.contains(" old, kept for 36500 d)\n") && plan.contains("\n7 backups would be kept, 0 "),
+        "{plan}"
+    );
+
+    pgkeep.succeed(&["prune"]);
+    let left = [1, 3, 4, 5].map(|at| format!("app/app_{}.sql.gz", times[at]));
+    assert_eq!(s3.backups()[..4], left);
+    assert_eq!(s3.backups().len(), 5);
+    // Doubts hold back as ever: the newest has shrunk.
+    s3.plant("app/app_2020-06-13_00-00-00.sql.gz", &[0; 10]);
+    let before = s3.backups();
+    let log = pgkeep.fail(&["prune"]).log;
+    assert!(log.contains("pruning held back") && s3.backups() == before, "{log}");
+}
+
+#[test]
+fn a_backup_prunes_by_count_over_both_formats() {
+    let (server, s3) = (postgres::server(), s3::Server::start());
+    let database = server.database("app");
+    let key = |time: &str, ending: &str| format!("{database}/{database}_{time}.{ending}");
+    s3.plant(&key("2020-01-01_00-00-00", "sql.gz"), b"x");
+    s3.plant(&key("2020-01-02_00-00-00", "dump.gz"), b"x");
+    s3.plant(&key("2020-01-03_00-00-00", "dump.gz"), b"x");
+    let pgkeep = Pgkeep::new(&database, &s3).with("BACKUP_KEEP_LAST", "2");
+    let log = pgkeep.succeed(&["backup"]).log;
+    assert!(log.contains("; 2 backups kept, 2 deleted; "), "{log}");
+    assert!(log.contains("2020-01-01_00-00-00.sql.gz (") && log.contains(" old, kept by no rule)"), "{log}");
+    assert!(s3.path(&key("2020-01-03_00-00-00", "dump.gz")).exists());
+    let check = pgkeep.with("BACKUP_KEEP_LAST", "1").succeed(&["check"]).stdout;
+    assert!(
+        check.contains("\nwarning  retention: BACKUP_KEEP_LAST=1: only the newest is ever kept"),
+        "{check}"
+    );
+}

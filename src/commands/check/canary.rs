@@ -80,7 +80,7 @@ pub fn check(job: &Job, database_size: u64, may_list: bool, report: &mut Report)
 /// Without a retention, nothing has to be deleted.
 fn undeleted(job: &Job, error: &S3Error) -> Verdict {
     match error.code() {
-        Some("AccessDenied" | "Forbidden") if job.retention.days.is_none() => Verdict::Warning,
+        Some("AccessDenied" | "Forbidden") if job.retention.rules.is_empty() => Verdict::Warning,
         _ => Verdict::Failed,
     }
 }

@@ -12,7 +12,7 @@ use crate::base::units::{self, both_times};
 use crate::config::Config;
 use crate::dump::spool;
 use crate::jobs::{backup, leftovers, prune, Job};
-use crate::postgres::{restricting, Format, Leftover, Postgres, Rights, Server, SHARED};
+use crate::postgres::{restricting, Format, Leftover, Postgres, Programs, Rights, Server, SHARED};
 use crate::schedule::Interval;
 use crate::store::{self, Backup};
 
@@ -102,7 +102,10 @@ fn check_postgres(job: &Job, found: &mut Option<Vec<Leftover>>, report: &mut Rep
         }
     }
     check_connection(&postgres, report);
-    check_rights(&postgres, &server, report);
+    check_rights(job, &postgres, &server, report);
+    if let Ok(programs) = clients.for_server(&server) {
+        check_dump_options(job, &postgres, programs, report);
+    }
     match Leftover::all(&postgres, Utc::now()) {
         Ok(left) => *found = Some(left),
         Err(failure) => report.line(Verdict::Skipped, LEFT_OVER, format!("{failure:#}")),
@@ -123,18 +126,35 @@ fn check_connection(postgres: &Postgres, report: &mut Report) {
     }
 }
 
-fn check_rights(postgres: &Postgres, server: &Server, report: &mut Report) {
+/// Lets pg_dump judge the options that pgkeep passes on.
+fn check_dump_options(job: &Job, postgres: &Postgres, programs: &Programs, report: &mut Report) {
+    let (what, options) = ("pg_dump's options", &job.dump_options);
+    if options.words().is_empty() {
+        return;
+    }
+    match postgres.try_dump(programs, job.lock_timeout, options) {
+        Ok(()) => report.ok(what, format!("accepted: {options}")),
+        Err(failure) => report.line(Verdict::Failed, what, format!("{failure:#}; see BACKUP_PG_DUMP_ARGS")),
+    }
+}
+
+fn check_rights(job: &Job, postgres: &Postgres, server: &Server, report: &mut Report) {
     let what = "right to read";
+    // What is not dumped needs no right. Only pg_dump knows what that is.
+    let (missing, unless) = match job.dump_options.need_other_rights() {
+        true => (Verdict::Warning, ", unless BACKUP_PG_DUMP_ARGS leaves it out or names another role"),
+        false => (Verdict::Failed, ""),
+    };
     let rights = match Rights::ask(postgres) {
         Ok(rights) => rights,
         Err(failure) => return report.line(Verdict::Failed, what, format!("{failure:#}")),
     };
     match rights.unreadable(server.major) {
-        Some(problem) => report.line(Verdict::Failed, what, problem),
+        Some(problem) => report.line(missing, what, format!("{problem}{unless}")),
         None => report.ok(what, "every table and sequence"),
     }
     match rights.hidden() {
-        Some(problem) => report.line(Verdict::Failed, "row security", problem),
+        Some(problem) => report.line(missing, "row security", format!("{problem}{unless}")),
         None => report.ok("row security", "hides nothing"),
     }
 }
@@ -181,9 +201,9 @@ fn check_schedule(
             report.ok("schedule", text);
         }
     }
-    match job.retention.shorter_than(&fires) {
+    match job.retention.warning(&fires) {
         Some(text) => report.line(Verdict::Warning, "retention", text),
-        None => report.ok("retention", job.retention),
+        None => report.ok("retention", &job.retention),
     }
     let what = "newest backup";
     let Some(backups) = backups else {
@@ -209,7 +229,7 @@ fn check_schedule(
 /// Checks whether something would stop the deletion of expired backups.
 fn check_pruning(job: &Job, backups: Option<&[Backup]>, report: &mut Report) {
     let what = "pruning";
-    if job.retention.days.is_none() {
+    if job.retention.rules.is_empty() {
         return;
     }
     let Some(backups) = backups else {

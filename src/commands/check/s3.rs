@@ -45,7 +45,7 @@ pub fn check(job: &Job, database_size: Option<u64>, report: &mut Report) -> Opti
     check_bucket(
         "object lock",
         s3.locks_objects(),
-        "retention cannot delete a backup that is locked; let locks end before BACKUP_RETENTION_DAYS does",
+        "retention cannot delete a backup that is locked; let locks end before the retention does",
         report,
     );
     listed.ok()
