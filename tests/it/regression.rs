@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::support::pgkeep::Pgkeep;
 use crate::support::postgres::{self, Server};
 use crate::support::s3;
+use crate::support::wait_for;
 
 /// Fewer tables are no regression database: something kept most statements from running.
 const FEWEST_TABLES: usize = 200;
@@ -36,7 +37,8 @@ fn scheduled(regress: &Path) -> Vec<String> {
 /// built here.
 fn load(server: &Server, database: &str, regress: &Path) {
     for test in scheduled(regress) {
-        let output = server
+        // A file ends early if it connects as a role without a password.
+        server
             .client("psql", database)
             .args(["-X", "-q", "-v", "HIDE_TABLEAM=on", "-v", "HIDE_TOAST_COMPRESSION=on", "-f"])
             .arg(regress.join(format!("sql/{test}.sql")))
@@ -49,8 +51,8 @@ fn load(server: &Server, database: &str, regress: &Path) {
             .env("PGDATESTYLE", "Postgres, MDY")
             .output()
             .expect("psql");
-        // 2 means that the connection was lost.
-        assert_ne!(output.status.code(), Some(2), "{test}: {}", String::from_utf8_lossy(&output.stderr));
+        // A test may crash a server process.
+        wait_for("PostgreSQL to answer", || server.answers().then_some(()));
     }
 }
 
