@@ -270,6 +270,14 @@ impl Client {
             }
             ureq::Error::Timeout(of) => (format!("no progress in time ({of})"), true),
             ureq::Error::HostNotFound => ("the host name cannot be resolved".into(), true),
+            // A TLS alert is no line of HTTP.
+            ureq::Error::Protocol(_)
+                if self.bucket.base_url().scheme() == "http"
+                    && problem.to_string().contains("invalid HTTP version") =>
+            {
+                let means = "a port that speaks TLS answers so, and then S3_URL has to begin with https://";
+                (format!("the answer is no HTTP: {means}"), true)
+            }
             ureq::Error::BadUri(_) | ureq::Error::Http(_) => {
                 ("the address cannot be requested".into(), false)
             }
