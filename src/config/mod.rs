@@ -2,6 +2,7 @@
 //! starts, and reports all of them at once.
 
 mod credentials;
+mod mistakes;
 mod objects;
 mod proxy;
 mod reader;
@@ -107,18 +108,7 @@ impl Config {
         }
         let mut warnings = from.unknown();
         warnings.append(&mut from.warnings);
-        for (name, interval) in
-            [("BACKUP_INTERVAL", &settings.interval), ("BACKUP_DRILL_INTERVAL", &settings.drill_interval)]
-        {
-            let warning = interval.as_ref().and_then(|interval| interval.schedule.warning());
-            warnings.extend(warning.map(|warning| format!("{name}: {warning}")));
-        }
-        warnings.extend(settings.archive_warning());
-        if settings.dump_options.narrow() {
-            let warning = "BACKUP_PG_DUMP_ARGS leaves something out: the backups have only a part of the database, and \
-                           restore only if it needs nothing of the rest: pgkeep verify --drill tries it";
-            warnings.push(warning.to_owned());
-        }
+        warnings.extend(settings.probable_mistakes());
         match settings.together(&mut from) {
             Some((connection, database, s3)) if from.problems.is_empty() => {
                 lines.push(format!("the bucket is at {}", s3.bucket.base_url()));

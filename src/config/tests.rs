@@ -270,6 +270,31 @@ fn a_schedule_that_is_hardly_meant_is_asked_about() {
 }
 
 #[test]
+fn a_url_that_already_contains_the_bucket_is_asked_about() {
+    for (url, part) in [
+        ("https://backups.s3.example.com", "host"),
+        ("https://backups.s3.eu-central-1.amazonaws.com", "host"),
+        ("https://backups.s3-eu.example.com/", "host"),
+        ("https://backups.fra1.digitaloceanspaces.com", "host"),
+        ("https://s3.example.com/backups", "path"),
+        ("https://example.com/s3/backups/", "path"),
+    ] {
+        let warnings = read(&[("S3_URL", url)]).unwrap().warnings;
+        let expected = format!("S3_URL already contains the bucket in its {part}, ");
+        assert!(warnings.len() == 1 && warnings[0].starts_with(&expected), "{url}: {warnings:?}");
+    }
+    // The same word may mean something else.
+    for url in [
+        "http://backups:9000",
+        "https://backups.example.com",
+        "https://s3.backups.com",
+        "https://example.com/s3",
+    ] {
+        assert_eq!(read(&[("S3_URL", url)]).unwrap().warnings, [] as [&str; 0], "{url}");
+    }
+}
+
+#[test]
 fn a_database_has_a_name_as_libpq_finds_it() {
     let name = |text: &str| read(&[("POSTGRES_CONNECTION_STRING", text)]).unwrap().database;
     assert_eq!(name("postgresql://app@db").as_deref(), Some("app"));

@@ -43,7 +43,7 @@ struct Progress {
 
 /// Makes one backup, then prunes. Returns the new backup, or `None` if there is none; an [`Event`] says why.
 /// The bucket then holds nothing new under a backup's name. There is one exception: if S3 acknowledged the
-/// backup but cannot be asked for its size afterwards, a whole backup stays.
+/// backup but cannot be asked for its size or bytes afterwards, a whole backup stays.
 pub fn run(job: &Job) -> Option<Backup> {
     match survive(|| attempt(job)) {
         Ok(backup) => Some(backup),

@@ -99,7 +99,7 @@ impl Client {
     /// # Errors
     /// S3 refuses, or S3 has other bytes than were sent. Then nothing of the object is left, unless the error
     /// says so. There is one exception: if S3 acknowledged the object but cannot be asked for it afterwards,
-    /// a whole object stays.
+    /// or does not give it back, a whole object stays.
     pub fn put_new(&self, claim: &Claim, part: &Part, metadata: &Metadata) -> anyhow::Result<Made> {
         let (name, key) = ("PutObject", &claim.key);
         let metadata = claim.mark(metadata);

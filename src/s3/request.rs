@@ -288,6 +288,14 @@ impl Client {
             ureq::Error::HostNotFound if self.proxy.is_some() => {
                 ("the proxy's host name cannot be resolved".into(), true)
             }
+            // A TLS alert is no line of HTTP.
+            ureq::Error::Protocol(_)
+                if self.bucket.base_url().scheme() == "http"
+                    && problem.to_string().contains("invalid HTTP version") =>
+            {
+                let means = "a port that speaks TLS answers so, and then S3_URL has to begin with https://";
+                (format!("the answer is no HTTP: {means}"), true)
+            }
             ureq::Error::ConnectProxyFailed(reason) => match &self.proxy {
                 Some(proxy) => proxy.no_tunnel(reason),
                 None => (problem.to_string(), true),

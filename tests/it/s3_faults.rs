@@ -145,6 +145,32 @@ fn an_answer_that_is_not_s3s_is_told_as_such() {
     s3.fail(1, "GET", "list-type=2", Fault::Document("<html>Welcome!</html>"));
     let log = pgkeep.fail(&["list"]).log;
     assert!(log.contains("ListObjectsV2") && log.contains("cannot read the answer as S3's"), "{log}");
+    assert!(log.contains("is S3_URL a console's address"), "{log}");
+}
+
+#[test]
+fn an_archived_backup_is_told_with_the_line_that_restores_it_from_there() {
+    let s3 = s3::Server::start();
+    let (database, pgkeep) = shop(&s3);
+    pgkeep.succeed(&["backup"]);
+    let key = s3.backups().remove(0);
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("f");
+    s3.fail(99, "GET", ".sql.gz", Fault::Answer(403, "InvalidObjectState"));
+    for command in [
+        &["verify"] as &[&str],
+        &["get", "latest", "-o", file.to_str().expect("UTF-8")],
+        &["restore", "latest"],
+    ] {
+        let log = pgkeep.fail(command).log;
+        let line = format!(
+            "aws s3api restore-object --endpoint-url '{}/' --region us-east-1 --bucket backups --key {key}",
+            s3.url
+        );
+        assert!(log.contains(&line), "{line}\n{log}");
+    }
+    let left = postgres::server().psql("postgres", "SELECT datname FROM pg_database");
+    assert!(!left.contains(&format!("{database}_")), "{left}");
 }
 
 #[test]

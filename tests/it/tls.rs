@@ -66,5 +66,13 @@ fn a_plain_server_at_an_https_address_is_told() {
     let s3 = s3::Server::start();
     let url = s3.url.replace("http:", "https:");
     let log = Pgkeep::new("nobodys", &s3).with("S3_URL", &url).fail(&["list"]).log;
-    assert!(log.contains("no trusted connection"), "{log}");
+    assert!(log.contains("no trusted connection") && log.contains("this port speaks plain HTTP"), "{log}");
+}
+
+#[test]
+fn a_tls_server_at_a_plain_address_is_told() {
+    let s3 = s3::Server::over_tls(Authority::new().vouch("localhost", 2100));
+    let url = s3.url.replace("https:", "http:");
+    let log = Pgkeep::new("nobodys", &s3).with("S3_URL", &url).fail(&["list"]).log;
+    assert!(log.contains("a port that speaks TLS answers so, and then S3_URL has to begin"), "{log}");
 }

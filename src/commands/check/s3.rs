@@ -104,7 +104,7 @@ fn common_remedy(error: &S3Error) -> Option<&'static str> {
              Host header or the path, which a signature does not survive"
         }
         "InvalidAccessKeyId" => "see S3_ACCESS_KEY: nobody has it there",
-        "NoSuchBucket" => "see S3_BUCKET, or make the bucket",
+        "NoSuchBucket" => "see S3_BUCKET, or make the bucket; S3_URL has to be without it",
         // AWS uses the last one if a signature in the query was made for another region.
         "PermanentRedirect"
         | "TemporaryRedirect"
