@@ -274,7 +274,7 @@ impl Default for Settings {
             stall_timeout: Duration::ZERO,
             client_directory: None,
             compression_level: 0,
-            threads: NonZeroUsize::new(processors.min(values::MOST_THREADS)).expect("from 1"),
+            threads: NonZeroUsize::new(processors.min(values::USUAL_THREADS)).expect("from 1"),
             temp_directory: env::temp_dir(),
             log_level: LevelFilter::Info,
             time_zone: None,

@@ -17,6 +17,8 @@ use crate::schedule::{Interval, Schedule};
 
 /// More than any host needs, but few enough to keep memory small.
 pub const MOST_THREADS: usize = 64;
+/// As many as are used unless more are asked for: pg_dump is no faster, and each thread takes memory.
+pub const USUAL_THREADS: usize = 8;
 /// Where chrono looks for the time zones of the tz database.
 const ZONE_DIRECTORIES: [&str; 4] =
     ["/usr/share/zoneinfo", "/share/zoneinfo", "/etc/zoneinfo", "/usr/share/lib/zoneinfo"];

@@ -306,7 +306,7 @@ pub const VARIABLES: &[Variable] = &[
     },
     Variable {
         name: "BACKUP_THREADS",
-        absent: Absent::Off("as many as the processors that the container may use"),
+        absent: Absent::Off("as many as the processors that the container may use, at most 8"),
         example: "2",
         doc: "how many threads compress",
         aliases: &["BACKUP_JOBS"],

@@ -2,6 +2,8 @@
 //!
 //! It works as pigz does. Each block uses the last 32 KiB of the block before as its dictionary and ends with
 //! a sync flush, so the blocks are one deflate stream (RFC 1951), with one header and one trailer (RFC 1952).
+//! A block that repeats nothing (`dump::repeats`) is compressed without matches.
+//!
 //! One member for each block would be simpler, but it is a trap: a file that is cut between two members
 //! passes `gzip -t`, and some readers stop after the first member.
 
@@ -12,7 +14,10 @@ use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use flate2::{Compress, Compression, Crc, FlushCompress, Status};
+use flate2::Crc;
+use zlib_rs::{Deflate, DeflateConfig, DeflateFlush, Status, Strategy};
+
+use super::repeats::repeats;
 
 /// Larger blocks cost memory. Smaller blocks compress worse, and their dictionaries take more time.
 const BLOCK: usize = 256 * 1024;
@@ -158,11 +163,14 @@ fn panicked() -> io::Error {
 }
 
 fn work(queue: &Mutex<Receiver<Job>>, level: u32) {
-    let mut engine = Compress::new(Compression::new(level), false);
+    // Less than zero: without zlib's header.
+    let config = DeflateConfig { level: level as i32, window_bits: -15, ..DeflateConfig::default() };
+    let mut matching = Deflate::new_with_config(config);
+    let mut plain = Deflate::new_with_config(DeflateConfig { strategy: Strategy::HuffmanOnly, ..config });
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(mut job) = job else { return };
-        compress(&mut engine, &mut job);
+        compress(&mut matching, &mut plain, &mut job);
         if let Some(done) = job.done.take() {
             // If the backup has failed, nobody waits for the block any more.
             let _ = done.send(job);
@@ -170,24 +178,28 @@ fn work(queue: &Mutex<Receiver<Job>>, level: u32) {
     }
 }
 
-fn compress(engine: &mut Compress, job: &mut Job) {
+/// Compresses a block with one of two engines: `plain` looks for no matches.
+fn compress(matching: &mut Deflate, plain: &mut Deflate, job: &mut Job) {
     let (dictionary, data) = job.input[..job.filled].split_at(job.dictionary);
     job.sum.update(data);
+    let engine = if repeats(&job.input[..job.filled], job.dictionary) { matching } else { plain };
     engine.reset();
     if !dictionary.is_empty() {
         engine.set_dictionary(dictionary).expect("a raw stream takes a dictionary at its beginning");
     }
-    job.output.clear();
-    let flush = if job.last { FlushCompress::Finish } else { FlushCompress::Sync };
+    let flush = if job.last { DeflateFlush::Finish } else { DeflateFlush::SyncFlush };
+    let (mut taken, mut made) = (0, 0);
     loop {
-        job.output.reserve(STEP);
-        let taken = usize::try_from(engine.total_in()).expect("less than a block");
-        let status = engine.compress_vec(&data[taken..], &mut job.output, flush);
-        match status.expect("the stream is in order") {
-            Status::StreamEnd => return,
-            // There is space left, so nothing is held back.
-            Status::Ok | Status::BufError if !job.last && job.output.len() < job.output.capacity() => return,
-            Status::Ok | Status::BufError => {}
+        job.output.resize(made + STEP, 0);
+        let (before, after) = (engine.total_in(), engine.total_out());
+        let status =
+            engine.compress(&data[taken..], &mut job.output[made..], flush).expect("the stream is in order");
+        let count = |total: u64| usize::try_from(total).expect("less than a block");
+        taken += count(engine.total_in() - before);
+        made += count(engine.total_out() - after);
+        // If there is space left, nothing is held back.
+        if status == Status::StreamEnd || (!job.last && made < job.output.len()) {
+            return job.output.truncate(made);
         }
     }
 }
@@ -195,8 +207,10 @@ fn compress(engine: &mut Compress, job: &mut Job) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use flate2::read::GzDecoder;
+    use flate2::read::{GzDecoder, MultiGzDecoder};
     use std::io::Read;
+    use std::path::Path;
+    use std::process::Command;
 
     /// Compresses `data`, in pieces of at most `piece` bytes.
     fn gzip(data: &[u8], piece: usize, level: u32, threads: usize) -> Vec<u8> {
@@ -255,6 +269,67 @@ mod tests {
             let file = gzip(data, piece, level, threads);
             assert!(gunzip(&file) == data, "{length} bytes, by {piece}, level {level}, {threads} threads");
         }
+    }
+
+    /// Blocks of all kinds, in any order: text, random bytes, random digits, and what came before.
+    fn blocks(random: &mut fastrand::Rng) -> Vec<u8> {
+        let mut data = Vec::new();
+        for _ in 0..random.usize(1..6) {
+            let length = random.usize(1..2 * BLOCK);
+            match random.u32(0..4) {
+                0 => data.extend(sample(random, length)),
+                1 => data.extend(std::iter::repeat_with(|| random.u8(..)).take(length)),
+                2 => data.extend((0..length).map(|_| b"0123456789abcdef"[random.usize(0..16)])),
+                _ => data.extend_from_within(data.len().saturating_sub(length.min(DICTIONARY))..),
+            }
+        }
+        data
+    }
+
+    /// What a program makes of a file on its standard input. None if it is not installed.
+    fn read_by(program: &[&str], file: &Path) -> Option<Vec<u8>> {
+        let input = std::fs::File::open(file).unwrap();
+        let output = match Command::new(program[0]).args(&program[1..]).stdin(input).output() {
+            Err(problem) if problem.kind() == io::ErrorKind::NotFound => return None,
+            output => output.unwrap(),
+        };
+        assert!(output.status.success(), "{program:?}: {}", String::from_utf8_lossy(&output.stderr));
+        Some(output.stdout)
+    }
+
+    #[test]
+    fn every_reader_reads_blocks_of_all_kinds() {
+        let python = "import gzip, sys; sys.stdout.buffer.write(gzip.decompress(sys.stdin.buffer.read()))";
+        let readers: [&[&str]; 4] =
+            [&["gunzip", "-c"], &["pigz", "-dc"], &["busybox", "gunzip", "-c"], &["python3", "-c", python]];
+        let mut random = fastrand::Rng::with_seed(23);
+        for round in 0..12 {
+            let data = blocks(&mut random);
+            let written = gzip(&data, random.usize(1..300_000), random.u32(1..=9), random.usize(1..=3));
+            assert!(gunzip(&written) == data, "round {round}");
+            let mut all = Vec::new();
+            MultiGzDecoder::new(&written[..]).read_to_end(&mut all).unwrap();
+            assert!(all == data, "round {round}: MultiGzDecoder");
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            file.write_all(&written).unwrap();
+            for reader in readers {
+                match read_by(reader, file.path()) {
+                    Some(read) => assert!(read == data, "round {round}: {reader:?}"),
+                    None => eprintln!("NOT TRIED: {} is not installed", reader[0]),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn random_digits_take_hardly_more_than_four_bits_each() {
+        let mut random = fastrand::Rng::with_seed(29);
+        let digits: Vec<u8> = (0..4 * BLOCK).map(|_| b"0123456789abcdef"[random.usize(0..16)]).collect();
+        let written = gzip(&digits, BLOCK, 3, 2);
+        assert!(gunzip(&written) == digits);
+        // With matches it is 0.53.
+        let ratio = written.len() as f64 / digits.len() as f64;
+        assert!(ratio < 0.515, "{ratio}");
     }
 
     #[test]

@@ -4,4 +4,5 @@ pub mod archive;
 pub mod gunzip;
 pub mod gzip;
 pub mod proof;
+mod repeats;
 pub mod spool;

@@ -1,7 +1,6 @@
 //! PostgreSQL's client programs: which ones are installed, and which one fits a server.
 
 use std::env;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,6 +12,8 @@ use super::{process, Server, QUICK};
 /// Where distributions keep the clients of several major versions side by side: Alpine, Debian, Red Hat.
 const LAYOUTS: [(&str, &str); 3] =
     [("/usr/libexec/postgresql", ""), ("/usr/lib/postgresql/", "/bin"), ("/usr/pgsql-", "/bin")];
+/// What Debian has as /usr/bin/pg_dump: a script that starts a client of one of the directories above.
+const WRAPPER: &str = "pg_wrapper";
 /// The major versions to look for there.
 const MAJORS: std::ops::RangeInclusive<u32> = 10..=30;
 
@@ -45,12 +46,27 @@ impl Clients {
                 side_by_side.chain(env::split_paths(&path)).collect()
             }
         };
+        Clients::among(directories, stall_timeout)
+    }
+
+    /// Asks the clients in these directories for their versions, each client once: starting one takes time.
+    fn among(directories: Vec<PathBuf>, stall_timeout: Duration) -> Result<Self> {
+        let mut asked: Vec<PathBuf> = Vec::new();
         let mut found: Vec<Programs> = Vec::new();
         let mut broken = None;
-        let complete = |directory: &PathBuf| {
-            ["pg_dump", "psql"].iter().all(|program| fs::metadata(directory.join(program)).is_ok())
-        };
-        for directory in directories.into_iter().filter(complete) {
+        for directory in directories {
+            // Links are followed: /bin may be /usr/bin.
+            let [Ok(file), Ok(_)] = ["pg_dump", "psql"].map(|program| directory.join(program).canonicalize())
+            else {
+                continue;
+            };
+            if asked.contains(&file) || (file.ends_with(WRAPPER) && !found.is_empty()) {
+                continue;
+            }
+            // A program of another name may be one for all: which version it is may depend on how it was called.
+            if file.ends_with("pg_dump") {
+                asked.push(file);
+            }
             match version_of(&directory, QUICK.min(stall_timeout)) {
                 Ok(programs) if found.iter().all(|known| known.major != programs.major) => {
                     found.push(programs)
@@ -134,6 +150,10 @@ fn version_of(directory: &Path, limit: Duration) -> Result<Programs> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::process::Command;
+
     use super::*;
 
     fn programs(major: u32) -> Programs {
@@ -142,6 +162,77 @@ mod tests {
 
     fn server(major: u32) -> Server {
         Server { version: format!("{major}.2"), major, database_size: 0 }
+    }
+
+    /// Another process writes the file: one that is open for writing cannot be started, and what a test beside
+    /// this one starts has all that is open here for a moment.
+    fn script(path: &Path, text: &str) {
+        let write = r#"printf '#!/bin/sh\n%s\n' "$1" >"$0" && chmod 755 "$0""#;
+        assert!(Command::new("sh").args(["-c", write]).arg(path).arg(text).status().unwrap().success());
+    }
+
+    /// Makes programs that say their version, and note each time that they are asked.
+    fn install(bin: &Path, version: &str, pg_dump: &str) {
+        fs::create_dir_all(bin).unwrap();
+        for name in [pg_dump, "psql"] {
+            script(&bin.join(name), &format!("echo >>\"$0.asked\"; echo 'pg_dump (PostgreSQL) {version}'"));
+        }
+    }
+
+    /// The version of each client that is found, and how often a program was started.
+    fn ask(root: &Path, directories: &[&str]) -> (Vec<String>, usize) {
+        let directories: Vec<PathBuf> = directories.iter().map(|name| root.join(name)).collect();
+        let clients = Clients::among(directories.clone(), QUICK).unwrap();
+        let mut started = 0;
+        for directory in directories.iter().filter(|directory| !directory.is_symlink()) {
+            started +=
+                fs::read_to_string(directory.join("pg_dump.asked")).map_or(0, |text| text.lines().count());
+        }
+        (clients.all().iter().map(|programs| programs.version.clone()).collect(), started)
+    }
+
+    #[test]
+    fn each_client_is_asked_once() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        install(&at("16"), "16.4", "pg_dump");
+        install(&at("17"), "17.2", "pg_dump");
+        symlink("17", at("newest")).unwrap();
+        fs::create_dir(at("links")).unwrap();
+        ["pg_dump", "psql"].iter().for_each(|it| symlink(at("17").join(it), at("links").join(it)).unwrap());
+        let found = ask(root.path(), &["nowhere", "16", "17", "newest", "links"]);
+        assert_eq!(found, (vec!["17.2".to_owned(), "16.4".to_owned()], 2));
+    }
+
+    #[test]
+    fn debians_wrapper_is_asked_only_if_no_client_is_found_before_it() {
+        for (directories, version, started) in
+            [(vec!["bin"], "15.3", 1), (vec!["16", "bin", "sbin"], "16.4", 1)]
+        {
+            let root = tempfile::tempdir().unwrap();
+            let at = |name: &str| root.path().join(name);
+            install(&at("16"), "16.4", "pg_dump");
+            install(&at("bin"), "15.3", WRAPPER);
+            symlink(WRAPPER, at("bin").join("pg_dump")).unwrap();
+            symlink("bin", at("sbin")).unwrap();
+            assert_eq!(
+                ask(root.path(), &directories),
+                (vec![version.to_owned()], started),
+                "{directories:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_program_for_all_versions_is_asked_under_each_of_its_names() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        script(&at("any"), r#"echo "pg_dump $(basename "$(dirname "$0")").1""#);
+        for name in ["16", "17"] {
+            fs::create_dir(at(name)).unwrap();
+            ["pg_dump", "psql"].iter().for_each(|it| symlink(at("any"), at(name).join(it)).unwrap());
+        }
+        assert_eq!(ask(root.path(), &["16", "17"]).0, ["17.1", "16.1"]);
     }
 
     #[test]
