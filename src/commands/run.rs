@@ -5,10 +5,10 @@ use chrono::{Local, Utc};
 use log::{info, warn};
 
 use super::{no_options, Command, Outcome, Row};
-use crate::base::shutdown::Shutdown;
 use crate::base::units::both_times;
 use crate::config::Config;
 use crate::daemon;
+use crate::jobs::Job;
 
 pub(super) const ROW: Row = Row {
     name: "run",
@@ -20,8 +20,8 @@ It runs until SIGTERM, SIGINT or SIGHUP. A running backup is finished first; a s
     parse: |parser| no_options(parser, Command::Run),
 };
 
-pub(super) fn command(config: &Config, shutdown: &Shutdown) -> Result<Outcome> {
-    let (job, plan) = (config.job(shutdown), config.plan()?);
+pub(super) fn command(config: &Config, job: Job) -> Result<Outcome> {
+    let plan = config.plan()?;
     info!("pgkeep {} started", env!("CARGO_PKG_VERSION"));
     for line in &config.lines {
         info!("{line}");

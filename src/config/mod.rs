@@ -1,6 +1,7 @@
 //! Turns the environment into jobs. Only this folder reads variables. It finds every problem before anything
 //! starts, and reports all of them at once.
 
+mod notify;
 mod reader;
 mod values;
 mod variables;
@@ -24,6 +25,7 @@ use crate::base::secret::{Redactor, Secret};
 use crate::base::shutdown::Shutdown;
 use crate::daemon::{self, OnStart, Status};
 use crate::jobs::Job;
+use crate::notify::{Notifier, Receiver, Times};
 use crate::postgres::{refuse_hidden_password, Conninfo, Format};
 use crate::s3::{Client, S3Config};
 use crate::schedule::Interval;
@@ -48,6 +50,7 @@ struct Settings {
     format: Format,
     drill: Option<Conninfo>,
     drill_interval: Option<Interval>,
+    notify: crate::notify::Settings,
     lock_timeout: Duration,
     stall_timeout: Duration,
     client_directory: Option<PathBuf>,
@@ -150,6 +153,22 @@ impl Config {
         })
     }
 
+    /// Tells whoever wants to hear of events. Only the daemon keeps to the schedule, so only it knows what comes
+    /// next.
+    pub fn notifier(&self, daemon: bool, shutdown: &Shutdown) -> Notifier {
+        let of = &self.settings;
+        let schedule = |interval: &Option<Interval>| {
+            interval.as_ref().filter(|_| daemon).map(|interval| interval.schedule.clone())
+        };
+        let times = Times { backups: schedule(&of.interval), drills: schedule(&of.drill_interval) };
+        Notifier::start(self.receivers(), times, shutdown)
+    }
+
+    /// Whoever wants to hear of events.
+    pub fn receivers(&self) -> Vec<Receiver> {
+        self.settings.notify.receivers()
+    }
+
     /// When the daemon backs up.
     pub fn interval(&self) -> Option<&Interval> {
         self.settings.interval.as_ref()
@@ -198,6 +217,7 @@ impl Default for Settings {
             format: Format::Plain,
             drill: None,
             drill_interval: None,
+            notify: crate::notify::Settings::default(),
             lock_timeout: Duration::ZERO,
             stall_timeout: Duration::ZERO,
             client_directory: None,
@@ -219,6 +239,13 @@ impl Settings {
                 "BACKUP_DRILL_INTERVAL",
                 "is set, and BACKUP_DRILL_CONNECTION_STRING is not",
                 remedy,
+            );
+        }
+        if let Err(what) = self.notify.check() {
+            from.problem(
+                "BACKUP_WEBHOOK_URL",
+                what,
+                "for example BACKUP_WEBHOOK_URL=https://ntfy.sh/my-topic",
             );
         }
         let (connection, s3) = (self.named_connection(from), self.s3(from));

@@ -1,7 +1,7 @@
 //! THE TABLE of variables: one row each. `--help-variables`, the problems, the defaults and the lines at the
 //! start are made from it. A test compares README's table and `.env.example` with it (`tests/it/tidy.rs`).
 
-use super::{values, Settings};
+use super::{notify, values, Settings};
 use crate::base::secret::{Secret, MASK};
 use crate::base::units;
 use crate::daemon::OnStart;
@@ -235,6 +235,12 @@ pub const VARIABLES: &[Variable] = &[
         set: |to, text| values::interval(text).map(|it| to.drill_interval = Some(it)),
         show: |of| of.drill_interval.as_ref().map_or(String::new(), |interval| interval.expression.clone()),
     },
+    notify::HEARTBEAT_URL,
+    notify::DRILL_HEARTBEAT_URL,
+    notify::WEBHOOK_URL,
+    notify::WEBHOOK_EVENTS,
+    notify::WEBHOOK_FORMAT,
+    notify::WEBHOOK_HEADERS,
     Variable {
         name: "BACKUP_LOCK_TIMEOUT",
         absent: Absent::Value("5min"),

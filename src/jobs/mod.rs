@@ -25,7 +25,7 @@ use crate::postgres::{Clients, Conninfo, Databases, Format, Postgres};
 use crate::store::{Policy, Store};
 
 /// Gets every event with its job, on the thread on which it happens.
-type Listener = Arc<dyn Fn(&Job, &Event) + Send + Sync>;
+pub type Listener = Arc<dyn Fn(&Job, &Event) + Send + Sync>;
 
 /// What the backups of one database need.
 #[derive(Clone)]

@@ -19,6 +19,7 @@ mod held_back;
 mod leftovers;
 mod majors;
 mod names_and_secrets;
+mod notify;
 mod overloaded;
 mod planted;
 mod poolers;

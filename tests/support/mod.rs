@@ -9,6 +9,7 @@ pub mod pgbouncer;
 pub mod pgkeep;
 pub mod postgres;
 pub mod proxy;
+pub mod receiver;
 pub mod s3;
 pub mod servers;
 pub mod tls;
