@@ -69,7 +69,7 @@ pub(super) const WEBHOOK_FORMAT: Variable = Variable {
 pub(super) const WEBHOOK_HEADERS: Variable = Variable {
     name: "BACKUP_WEBHOOK_HEADERS",
     absent: Absent::Off("none"),
-    example: "Authorization: Bearer tk_AgQdq7mVBoFD37zQVN29RhuMzNIz2",
+    example: "'Authorization: Bearer tk_AgQdq7mVBoFD37zQVN29RhuMzNIz2'",
     doc: "more headers for the webhook, one a line. A secret",
     aliases: &["BACKUP_WEBHOOK_HEADER", "BACKUP_WEBHOOK_TOKEN"],
     set: |to, text| headers(text).map(|it| to.notify.headers = it),
