@@ -14,6 +14,7 @@
 //! | `commands` | one file for each command: its options, its help, what it prints |
 //! | `config` | environment → jobs; the table of variables |
 //! | `daemon` | the loop, `BACKUP_ON_START`, the status file |
+//! | `notify` | who hears of an event: heartbeats, a webhook |
 //! | `jobs` | what is done for one database: backup, prune, restore, drill; `Job`, `Event` |
 //! | `store` | the bucket as backups: key grammar, listing, selection, retention |
 //! | `dump` | a dump's bytes, in both directions: gzip, spool, gunzip, proof |
@@ -43,6 +44,7 @@ pub mod config;
 mod daemon;
 pub mod dump;
 pub mod jobs;
+mod notify;
 mod postgres;
 pub mod s3;
 mod schedule;

@@ -19,6 +19,7 @@ use lexopt::prelude::*;
 
 use crate::base::shutdown::{self, Shutdown};
 use crate::config::{Absent, Config, VARIABLES};
+use crate::notify::Notifier;
 
 /// What the user asked for.
 #[derive(Debug, PartialEq, Eq)]
@@ -47,7 +48,7 @@ pub enum Command {
     /// Prove that backups are whole.
     Verify(verify::Options),
     /// Try everything that a backup needs.
-    Check,
+    Check(check::Options),
     /// Show whether the daemon and its backups are well.
     Health,
 }
@@ -114,7 +115,7 @@ impl Command {
             Command::Restore(_) => restore::ROW.name,
             Command::Get(_) => get::ROW.name,
             Command::Verify(_) => verify::ROW.name,
-            Command::Check => check::ROW.name,
+            Command::Check(_) => check::ROW.name,
             Command::Health => health::ROW.name,
         }
     }
@@ -130,27 +131,38 @@ impl Command {
     /// # Errors
     /// What went wrong. The caller logs it.
     pub fn run(&self, config: &Config, shutdown: &Shutdown) -> Result<Outcome> {
-        let job = || config.job(shutdown);
+        // When this goes, it tells the last news.
+        let notifier = self.tells().then(|| config.notifier(*self == Command::Run, shutdown));
+        let job = || {
+            let mut job = config.job(shutdown)?;
+            job.listeners.extend(notifier.as_ref().and_then(Notifier::listener));
+            anyhow::Ok(job)
+        };
         match self {
-            Command::Run => run::command(config, shutdown),
+            Command::Run => run::command(config, shutdown, notifier.as_ref().and_then(Notifier::listener)),
             Command::Backup => Ok(backup::command(&job()?)),
             Command::List(options) => list::command(&job()?, options),
             Command::Prune(options) => prune::command(&job()?, options),
             Command::Restore(options) => restore::command(&job()?, options),
             Command::Get(options) => get::command(&job()?, options),
             Command::Verify(options) => verify::command(&job()?, options),
-            Command::Check => Ok(check::command(config, &job()?)),
+            Command::Check(options) => Ok(check::command(config, &job()?, options)),
             Command::Health => health::command(config),
         }
+    }
+
+    /// Whether somebody may want to hear what happens.
+    fn tells(&self) -> bool {
+        matches!(self, Command::Run | Command::Backup | Command::Verify(verify::Options { drill: true, .. }))
     }
 
     /// Starts to handle signals.
     pub fn hear_signals(&self) -> Result<Shutdown> {
         Ok(match self {
             Command::Run | Command::Backup => Shutdown::install()?,
-            Command::Restore(_) | Command::Verify(verify::Options { drill: true, .. }) | Command::Check => {
-                Shutdown::install()?.impatient()
-            }
+            Command::Restore(_)
+            | Command::Verify(verify::Options { drill: true, .. })
+            | Command::Check(_) => Shutdown::install()?.impatient(),
             Command::List(_) | Command::Prune(_) | Command::Get(_) | Command::Verify(_) | Command::Health => {
                 shutdown::end_at_signals()?;
                 Shutdown::default()

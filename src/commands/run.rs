@@ -10,6 +10,7 @@ use crate::base::shutdown::Shutdown;
 use crate::base::units::both_times;
 use crate::config::Config;
 use crate::daemon;
+use crate::jobs::Listener;
 
 pub(super) const ROW: Row = Row {
     name: "run",
@@ -21,7 +22,7 @@ It runs until SIGTERM, SIGINT or SIGHUP. A running backup is finished first; a s
     parse: |parser| no_options(parser, Command::Run),
 };
 
-pub(super) fn command(config: &Config, shutdown: &Shutdown) -> Result<Outcome> {
+pub(super) fn command(config: &Config, shutdown: &Shutdown, notified: Option<Listener>) -> Result<Outcome> {
     let plan = config.plan()?;
     info!("pgkeep {} started", env!("CARGO_PKG_VERSION"));
     for line in &config.lines {
@@ -41,6 +42,6 @@ pub(super) fn command(config: &Config, shutdown: &Shutdown) -> Result<Outcome> {
         // At the first fire time the server may be up.
         Err(failure) => logging::failure("where backups go is not known yet", &failure),
     }
-    daemon::run(&|| config.job_of_now(shutdown), plan, shutdown)?;
+    daemon::run(&|| config.job_of_now(shutdown), plan, shutdown, notified)?;
     Ok(Outcome::Done)
 }

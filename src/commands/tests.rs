@@ -21,7 +21,8 @@ fn commands_and_their_options() {
         ("list --json --all", Command::List(list::Options { all: true, json: true })),
         ("prune --dry-run", Command::Prune(prune::Options { dry_run: true })),
         ("health", Command::Health),
-        ("check", Command::Check),
+        ("check", Command::Check(check::Options { notify: false })),
+        ("check --notify", Command::Check(check::Options { notify: true })),
         ("verify", Command::Verify(verify::Options { which: "latest".into(), all: false, drill: false })),
         (
             "verify 2026 --drill",
@@ -70,6 +71,7 @@ fn what_does_not_fit_is_refused() {
         "verify latest --all",
         "verify --all --drill",
         "verify --replace",
+        "check now",
         "--prune",
         "-x",
     ] {

@@ -3,6 +3,7 @@
 
 mod credentials;
 mod mistakes;
+mod notify;
 mod objects;
 mod proxy;
 mod reader;
@@ -29,6 +30,7 @@ use crate::base::secret::{Redactor, Secret};
 use crate::base::shutdown::Shutdown;
 use crate::daemon::{self, OnStart, Status};
 use crate::jobs::Job;
+use crate::notify::{Notifier, Receiver, Times};
 use crate::postgres::{refuse_hidden_password, Clients, Conninfo, DumpOptions, Format, Postgres};
 use crate::s3::{Client, Credentials, PartSize, Properties, S3Config};
 use crate::schedule::Interval;
@@ -58,6 +60,7 @@ struct Settings {
     dump_options: DumpOptions,
     drill: Option<Conninfo>,
     drill_interval: Option<Interval>,
+    notify: crate::notify::Settings,
     lock_timeout: Duration,
     stall_timeout: Duration,
     client_directory: Option<PathBuf>,
@@ -218,6 +221,22 @@ impl Config {
         })
     }
 
+    /// Tells whoever wants to hear of events. Only the daemon keeps to the schedule, so only it knows what comes
+    /// next.
+    pub fn notifier(&self, daemon: bool, shutdown: &Shutdown) -> Notifier {
+        let of = &self.settings;
+        let schedule = |interval: &Option<Interval>| {
+            interval.as_ref().filter(|_| daemon).map(|interval| interval.schedule.clone())
+        };
+        let times = Times { backups: schedule(&of.interval), drills: schedule(&of.drill_interval) };
+        Notifier::start(self.receivers(), times, shutdown)
+    }
+
+    /// Whoever wants to hear of events.
+    pub fn receivers(&self) -> Vec<Receiver> {
+        self.settings.notify.receivers()
+    }
+
     /// When the daemon backs up.
     pub fn interval(&self) -> Option<&Interval> {
         self.settings.interval.as_ref()
@@ -270,6 +289,7 @@ impl Default for Settings {
             dump_options: DumpOptions::default(),
             drill: None,
             drill_interval: None,
+            notify: crate::notify::Settings::default(),
             lock_timeout: Duration::ZERO,
             stall_timeout: Duration::ZERO,
             client_directory: None,
@@ -304,6 +324,13 @@ impl Settings {
             );
         }
         self.check_encryption(from);
+        if let Err(what) = self.notify.check() {
+            from.problem(
+                "BACKUP_WEBHOOK_URL",
+                what,
+                "for example BACKUP_WEBHOOK_URL=https://ntfy.sh/my-topic",
+            );
+        }
         let credentials = self.credentials(from);
         let (connection, s3) = (self.named_connection(from), self.s3(from, credentials));
         let (connection, database) = connection?;

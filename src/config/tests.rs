@@ -70,6 +70,16 @@ fn each_problem_names_its_variable_and_a_right_value() {
         ("BACKUP_COMPRESSION_LEVEL", "10", "BACKUP_COMPRESSION_LEVEL=3"),
         ("BACKUP_THREADS", "two", "whole number"),
         ("S3_UPLOAD_CONCURRENCY", "65", "from 1 to 64"),
+        ("BACKUP_HEARTBEAT_URL", "hush", "is not a URL"),
+        ("BACKUP_DRILL_HEARTBEAT_URL", "ftp://kuma/hush", "BACKUP_DRILL_HEARTBEAT_URL=https://"),
+        ("BACKUP_WEBHOOK_URL", "hooks.slack.com/hush", "BACKUP_WEBHOOK_URL=https://hooks"),
+        ("BACKUP_WEBHOOK_URL", "https://ntfy.sh", "names no topic"),
+        ("BACKUP_WEBHOOK_EVENTS", "backup_failed,dril_failed", "\"dril_failed\" and not all, or some of"),
+        ("BACKUP_WEBHOOK_EVENTS", ",", "names no event"),
+        ("BACKUP_WEBHOOK_FORMAT", "slack", "json, text, ntfy, gotify or teams"),
+        ("BACKUP_WEBHOOK_HEADERS", "X-A: b\nBearer hush", "no colon in line 2"),
+        ("BACKUP_WEBHOOK_HEADERS", "Content-Length: 3", "which pgkeep sets itself"),
+        ("BACKUP_WEBHOOK_HEADERS", "ä: hush", "a name in line 1"),
         ("BACKUP_TEMP_DIR", "/nowhere", "not a directory"),
         ("BACKUP_LOG_LEVEL", "loud", "error, warn, info or debug"),
         ("TZ", "Europe/Berlinn", "TZ=Europe/Berlin"),
@@ -229,8 +239,16 @@ fn aws_is_reached_by_host_and_others_by_path() {
 
 #[test]
 fn the_effective_configuration_shows_no_secret() {
-    let config = read(&[("BACKUP_RETENTION", "7")]).unwrap();
+    let config = read(&[
+        ("BACKUP_RETENTION", "7"),
+        ("BACKUP_HEARTBEAT_URL", "https://hc-ping.com/hush-hush"),
+        ("BACKUP_WEBHOOK_URL", "https://me:hush@host:8443/hush?hush=1"),
+        ("BACKUP_WEBHOOK_HEADERS", "X-Key: hush"),
+    ])
+    .unwrap();
     let shown = config.lines.join("\n");
+    assert!(shown.contains("BACKUP_WEBHOOK_URL = https://host:8443/***"), "{shown}");
+    assert!(shown.contains("BACKUP_WEBHOOK_HEADERS = x-key: ***"), "{shown}");
     assert!(!shown.contains("hush"), "{shown}");
     assert!(shown.contains("password=***") && shown.contains("dbname='shop'"), "{shown}");
     assert!(config.warnings[0].starts_with("BACKUP_RETENTION is not a variable"), "{:?}", config.warnings);
@@ -327,6 +345,10 @@ fn whatever_is_in_the_files_is_taken_or_refused_and_never_told() {
             "S3_ACCESS_KEY",
             "S3_SESSION_TOKEN",
             "BACKUP_DRILL_CONNECTION_STRING",
+            "BACKUP_HEARTBEAT_URL",
+            "BACKUP_DRILL_HEARTBEAT_URL",
+            "BACKUP_WEBHOOK_URL",
+            "BACKUP_WEBHOOK_HEADERS",
         ];
         if let Err(problems) = read(&[(name, ""), (&by_file, path)]) {
             let told = problems.join(" ");

@@ -5,7 +5,7 @@ mod credentials;
 mod keep;
 mod objects;
 
-use super::{values, Settings};
+use super::{notify, values, Settings};
 use crate::base::secret::{Secret, MASK};
 use crate::base::units;
 use crate::daemon::OnStart;
@@ -264,6 +264,12 @@ pub const VARIABLES: &[Variable] = &[
         set: |to, text| values::interval(text).map(|it| to.drill_interval = Some(it)),
         show: |of| of.drill_interval.as_ref().map_or(String::new(), |interval| interval.expression.clone()),
     },
+    notify::HEARTBEAT_URL,
+    notify::DRILL_HEARTBEAT_URL,
+    notify::WEBHOOK_URL,
+    notify::WEBHOOK_EVENTS,
+    notify::WEBHOOK_FORMAT,
+    notify::WEBHOOK_HEADERS,
     Variable {
         name: "BACKUP_LOCK_TIMEOUT",
         absent: Absent::Value("5min"),

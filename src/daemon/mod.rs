@@ -20,7 +20,7 @@ pub use self::status::{Drill, Failure, Newest, Status};
 use crate::base::logging;
 use crate::base::shutdown::Shutdown;
 use crate::base::units::{self, both_times};
-use crate::jobs::{backup, drill, leftovers, Event, Job};
+use crate::jobs::{backup, drill, leftovers, Event, Job, Listener};
 use crate::schedule::{Agenda, Interval, Skipped};
 use crate::store::{self, Store};
 
@@ -46,7 +46,12 @@ pub struct Plan {
 ///
 /// # Errors
 /// The schedule has no fire time left, or the status file cannot be written.
-pub fn run(make: &dyn Fn() -> Result<Job>, plan: Plan, shutdown: &Shutdown) -> Result<()> {
+pub fn run(
+    make: &dyn Fn() -> Result<Job>,
+    plan: Plan,
+    shutdown: &Shutdown,
+    notified: Option<Listener>,
+) -> Result<()> {
     let started = Utc::now();
     // A daemon that ends in order removes its file. So the one that wrote this file died, perhaps during a
     // backup.
@@ -59,7 +64,7 @@ pub fn run(make: &dyn Fn() -> Result<Job>, plan: Plan, shutdown: &Shutdown) -> R
     let mut agenda = Agenda::new(&plan.interval.schedule, &Local, started)?;
     let mut drills =
         plan.drill_interval.as_ref().map(|of| Agenda::new(&of.schedule, &Local, started)).transpose()?;
-    let daemon = Daemon { make, on_start: plan.on_start, status, shutdown: shutdown.clone() };
+    let daemon = Daemon { make, on_start: plan.on_start, status, notified, shutdown: shutdown.clone() };
     daemon.look_for_leftovers();
     daemon.announce(agenda.next());
     if let Some(drills) = &drills {
@@ -115,6 +120,8 @@ struct Daemon<'a> {
     make: &'a dyn Fn() -> Result<Job>,
     on_start: OnStart,
     status: StatusFile,
+    /// Who else hears of events.
+    notified: Option<Listener>,
     shutdown: Shutdown,
 }
 
@@ -122,6 +129,7 @@ impl Daemon<'_> {
     /// The job of a run. Its events are passed to the status.
     fn job(&self) -> Result<Job> {
         let (mut job, hearing) = ((self.make)()?, self.status.clone());
+        job.listeners.extend(self.notified.clone());
         job.listeners.push(Arc::new(move |_, event| hearing.update(|status| status.hear(event))));
         Ok(job)
     }
@@ -129,6 +137,9 @@ impl Daemon<'_> {
     /// Tells that a run has failed before it had a job.
     fn tell(&self, event: &Event) {
         event.log();
+        if let Some(notified) = &self.notified {
+            notified(None, event);
+        }
         self.status.update(|status| status.hear(event));
     }
 

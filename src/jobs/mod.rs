@@ -24,8 +24,9 @@ use crate::base::shutdown::Shutdown;
 use crate::postgres::{Clients, Conninfo, Databases, DumpOptions, Format, Postgres};
 use crate::store::{Policy, Store};
 
-/// Gets every event with its job, on the thread on which it happens.
-type Listener = Arc<dyn Fn(&Job, &Event) + Send + Sync>;
+/// Gets every event with its job, on the thread on which it happens. There is no job if a run failed before it
+/// had one.
+pub type Listener = Arc<dyn Fn(Option<&Job>, &Event) + Send + Sync>;
 
 /// What the backups of one database need.
 #[derive(Clone)]
@@ -95,7 +96,7 @@ impl Job {
     fn tell(&self, event: &Event) {
         event.log();
         for listener in &self.listeners {
-            listener(self, event);
+            listener(Some(self), event);
         }
     }
 }

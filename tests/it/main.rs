@@ -21,6 +21,7 @@ mod held_back;
 mod leftovers;
 mod majors;
 mod names_and_secrets;
+mod notify;
 mod objects;
 mod overloaded;
 mod planted;

@@ -11,6 +11,7 @@ pub mod pgkeep;
 pub mod platform;
 pub mod postgres;
 pub mod proxy;
+pub mod receiver;
 pub mod s3;
 pub mod servers;
 pub mod tls;

@@ -1,13 +1,15 @@
 //! `pgkeep check`: tries everything now that could fail tonight. Each line says ok, or what to do.
 
 mod canary;
+mod notify;
 mod report;
 mod s3;
 
 use chrono::{DateTime, Local, Utc};
+use lexopt::prelude::*;
 
 use self::report::{Report, Verdict};
-use super::{no_options, Command, Outcome, Row};
+use super::{said, unexpected, Command, Outcome, Row};
 use crate::base::units::{self, both_times};
 use crate::config::Config;
 use crate::dump::spool;
@@ -20,18 +22,38 @@ const LEFT_OVER: &str = "left-over databases";
 
 pub(super) const ROW: Row = Row {
     name: "check",
-    options: "",
+    options: "[--notify]",
     summary: "try now all that a backup needs; each line is ok or says what to do",
     details: "
+  --notify   send a test to the heartbeats and the webhook, too
+
 PostgreSQL and every right there, S3 and every right there, clocks, disk, schedule; a connection pooler
 that would harm others, and databases that were left behind. What it puts into the bucket it deletes again. The exit status is 1 if anything would fail tonight.
 ",
-    parse: |parser| no_options(parser, Command::Check),
+    parse,
 };
+
+/// The options of `pgkeep check`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Whether to tell those who are told of events.
+    pub notify: bool,
+}
+
+fn parse(parser: &mut lexopt::Parser) -> Result<Command, String> {
+    let mut options = Options::default();
+    while let Some(argument) = parser.next().map_err(said)? {
+        match argument {
+            Long("notify") => options.notify = true,
+            other => return Err(unexpected(other)),
+        }
+    }
+    Ok(Command::Check(options))
+}
 
 /// Tries everything and prints a line about each step. A forced stop ends the waiting, but not the cleaning
 /// up.
-pub(super) fn command(config: &Config, job: &Job) -> Outcome {
+pub(super) fn command(config: &Config, job: &Job, options: &Options) -> Outcome {
     let mut report = Report::new(job.shutdown.clone());
     let location = job.store.location();
     report.ok("configuration", format!("database \"{}\", backups at {location}", job.database));
@@ -46,6 +68,7 @@ pub(super) fn command(config: &Config, job: &Job) -> Outcome {
     check_pruning(job, backups.as_deref(), &mut report);
     check_drill(job, &mut found, &mut report);
     check_leftovers(found.as_deref(), &mut report);
+    notify::check(&config.receivers(), job, options.notify, &mut report);
     Outcome::of(report.finish())
 }
 
