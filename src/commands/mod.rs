@@ -133,13 +133,13 @@ impl Command {
         let job = || config.job(shutdown);
         match self {
             Command::Run => run::command(config, shutdown),
-            Command::Backup => Ok(backup::command(&job())),
-            Command::List(options) => list::command(&job(), options),
-            Command::Prune(options) => prune::command(&job(), options),
-            Command::Restore(options) => restore::command(&job(), options),
-            Command::Get(options) => get::command(&job(), options),
-            Command::Verify(options) => verify::command(&job(), options),
-            Command::Check => Ok(check::command(config, &job())),
+            Command::Backup => Ok(backup::command(&job()?)),
+            Command::List(options) => list::command(&job()?, options),
+            Command::Prune(options) => prune::command(&job()?, options),
+            Command::Restore(options) => restore::command(&job()?, options),
+            Command::Get(options) => get::command(&job()?, options),
+            Command::Verify(options) => verify::command(&job()?, options),
+            Command::Check => Ok(check::command(config, &job()?)),
             Command::Health => health::command(config),
         }
     }

@@ -21,7 +21,7 @@ It runs until SIGTERM, SIGINT or SIGHUP. A running backup is finished first; a s
 };
 
 pub(super) fn command(config: &Config, shutdown: &Shutdown) -> Result<Outcome> {
-    let (job, plan) = (config.job(shutdown), config.plan()?);
+    let (job, plan) = (config.job(shutdown)?, config.plan()?);
     info!("pgkeep {} started", env!("CARGO_PKG_VERSION"));
     for line in &config.lines {
         info!("{line}");
@@ -34,6 +34,6 @@ pub(super) fn command(config: &Config, shutdown: &Shutdown) -> Result<Outcome> {
     if let Some(text) = job.retention.shorter_than(&fires) {
         warn!("{text}");
     }
-    daemon::run(job, plan)?;
+    daemon::run(&|| config.job_of_now(shutdown), plan, shutdown)?;
     Ok(Outcome::Done)
 }

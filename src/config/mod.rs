@@ -2,6 +2,7 @@
 //! starts, and reports all of them at once.
 
 mod reader;
+mod text;
 mod values;
 mod variables;
 
@@ -12,8 +13,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use log::LevelFilter;
+use anyhow::{anyhow, ensure, Context, Result};
+use log::{warn, LevelFilter};
 use rusty_s3::{Bucket, UrlStyle};
 use ureq::tls::Certificate;
 use url::Url;
@@ -60,6 +61,8 @@ struct Settings {
 
 /// The whole configuration.
 pub struct Config {
+    /// The variables, to read them again.
+    from: Reader,
     settings: Settings,
     /// How to reach the database. It always names a database.
     connection: Conninfo,
@@ -95,6 +98,7 @@ impl Config {
             });
         }
         let mut warnings = from.unknown();
+        warnings.append(&mut from.warnings);
         for (name, interval) in
             [("BACKUP_INTERVAL", &settings.interval), ("BACKUP_DRILL_INTERVAL", &settings.drill_interval)]
         {
@@ -104,17 +108,39 @@ impl Config {
         match settings.together(&mut from) {
             Some((connection, database, s3)) if from.problems.is_empty() => {
                 lines.push(format!("the bucket is at {}", s3.bucket.base_url()));
-                Ok(Config { settings, connection, database, s3, lines, warnings })
+                Ok(Config { from, settings, connection, database, s3, lines, warnings })
             }
             _ => Err([from.problems, warnings].concat()),
         }
     }
 
+    /// The job for the database, with what the files hold now that `NAME_FILE` variables name. Secrets change
+    /// while a daemon runs. The environment cannot.
+    ///
+    /// # Errors
+    /// All problems of the configuration. Or it now means other backups than those that the daemon watches.
+    pub fn job_of_now(&self, shutdown: &Shutdown) -> Result<Job> {
+        let now = Self::read(self.from.again(), false)
+            .map_err(|problems| anyhow!("the configuration cannot be read again: {}", problems.join("; ")))?;
+        ensure!(
+            now.status_path() == self.status_path(),
+            "the configuration has changed: the files name another database, another place in S3 or another \
+             BACKUP_TEMP_DIR than at the start; start pgkeep anew for that"
+        );
+        for sentence in now.warnings.iter().filter(|sentence| !self.warnings.contains(sentence)) {
+            warn!("{sentence}");
+        }
+        now.job(shutdown)
+    }
+
     /// The job for the database.
-    pub fn job(&self, shutdown: &Shutdown) -> Job {
+    ///
+    /// # Errors
+    /// None yet.
+    pub fn job(&self, shutdown: &Shutdown) -> Result<Job> {
         let of = &self.settings;
         let client = Client::new(&self.s3, shutdown.clone());
-        Job {
+        Ok(Job {
             database: self.database.clone(),
             connection: self.connection.clone(),
             drill: of.drill.clone(),
@@ -132,7 +158,7 @@ impl Config {
             redactor: self.redactor(),
             shutdown: shutdown.clone(),
             listeners: Vec::new(),
-        }
+        })
     }
 
     /// The daemon's plan: when it does what.
@@ -140,14 +166,18 @@ impl Config {
     /// # Errors
     /// The configuration was loaded for a command that needs no schedule, and it has none.
     pub fn plan(&self) -> Result<daemon::Plan> {
-        let bucket = &self.s3.bucket;
-        let place = [bucket.base_url().as_str(), bucket.name(), &self.settings.path];
         Ok(daemon::Plan {
             interval: self.interval().context("BACKUP_INTERVAL is missing")?.clone(),
             on_start: self.settings.on_start,
             drill_interval: self.settings.drill_interval.clone(),
-            status_path: Status::path(&self.settings.temp_directory, &self.database, place),
+            status_path: self.status_path(),
         })
+    }
+
+    fn status_path(&self) -> PathBuf {
+        let bucket = &self.s3.bucket;
+        let place = [bucket.base_url().as_str(), bucket.name(), &self.settings.path];
+        Status::path(&self.settings.temp_directory, &self.database, place)
     }
 
     /// When the daemon backs up.

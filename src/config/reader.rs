@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::ErrorKind;
 
+use super::text;
 use super::variables::{Absent, Variable, VARIABLES};
 use super::Settings;
 
@@ -19,15 +20,20 @@ pub(super) struct Reader {
     variables: BTreeMap<String, OsString>,
     /// The problems so far, one sentence each.
     pub problems: Vec<String>,
+    /// What was mended, and what is probably a mistake.
+    pub warnings: Vec<String>,
 }
 
 impl Reader {
     /// Reads from these variables.
     pub fn new(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
-        // An empty variable counts as not set. A name that is not UTF-8 is not pgkeep's.
+        // A variable that is empty or blank counts as not set. A name that is not UTF-8 is not pgkeep's.
         let named = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value));
-        let variables = variables.into_iter().filter_map(named).filter(|(_, value)| !value.is_empty());
-        Reader { variables: variables.collect(), problems: Vec::new() }
+        let variables = variables
+            .into_iter()
+            .filter_map(named)
+            .filter(|(_, value)| !value.to_string_lossy().trim().is_empty());
+        Reader { variables: variables.collect(), problems: Vec::new(), warnings: Vec::new() }
     }
 
     /// Takes pgkeep's variables out of the process's environment, so that no child inherits them. Call this
@@ -43,6 +49,11 @@ impl Reader {
             env::remove_var(name);
         }
         reader
+    }
+
+    /// Reads the same variables once more. The files that they name may hold something else now.
+    pub fn again(&self) -> Self {
+        Reader { variables: self.variables.clone(), problems: Vec::new(), warnings: Vec::new() }
     }
 
     /// Reads one variable into `settings`. Returns whether it has a value now.
@@ -86,33 +97,33 @@ impl Reader {
                 None
             }
             (Some(value), None) => {
-                let value = value.into_string().map_err(|_| self.problem(name, "is not UTF-8", "")).ok()?;
-                let quoted =
-                    |quote: char| value.len() > 1 && value.starts_with(quote) && value.ends_with(quote);
-                if quoted('"') || quoted('\'') {
-                    let remedy =
-                        "take them away (docker run --env-file keeps them; compose and shells do not)";
-                    self.problem(name, "has quotes around its value", remedy);
-                    return None;
-                }
-                Some(value)
+                let text = value.into_string().map_err(|_| self.problem(name, "is not UTF-8", "")).ok()?;
+                self.value(name, name, &text, "")
             }
-            (None, Some(path)) => self.file(&by_file, &path),
+            (None, Some(path)) => self.file(name, &by_file, path),
             (None, None) => None,
         }
     }
 
-    fn file(&mut self, by_file: &str, path: &OsString) -> Option<String> {
+    fn file(&mut self, name: &str, by_file: &str, path: OsString) -> Option<String> {
+        let path = match path.into_string() {
+            Ok(path) => self.value(by_file, by_file, &path, "")?.into(),
+            Err(path) => path,
+        };
         let shown = path.display();
-        match fs::read_to_string(path) {
-            // Removes the newline that editors and `echo` add. A second newline would be part of the value.
-            Ok(text) => {
-                let value = text.strip_suffix('\n').unwrap_or(&text);
-                let value = value.strip_suffix('\r').unwrap_or(value);
+        match fs::read(&path).map(text::decode) {
+            Ok(Ok(text)) => {
+                // Editors and `echo` add a newline. This is no reason for a warning.
+                let text = text.strip_suffix('\n').unwrap_or(&text);
+                let value = self.value(name, by_file, text, &format!(" in {shown}"))?;
                 if value.is_empty() {
                     self.problem(by_file, &format!("names {shown}, which is empty"), "");
                 }
-                (!value.is_empty()).then(|| value.to_owned())
+                (!value.is_empty()).then_some(value)
+            }
+            Ok(Err(what)) => {
+                self.problem(by_file, &format!("names {shown}, {what}"), "");
+                None
             }
             Err(problem) => {
                 let user = match problem.kind() {
@@ -125,6 +136,30 @@ impl Reader {
                 None
             }
         }
+    }
+
+    /// What is meant by a text: the same rule for the environment and for files. `said` is the variable that
+    /// the user wrote, and `place` says where its text is, if it is in a file.
+    fn value(&mut self, name: &str, said: &str, text: &str, place: &str) -> Option<String> {
+        let (value, around) = text::trim(text);
+        // In PEM, nothing around a certificate has a meaning.
+        if let Some(around) = around.filter(|_| name != "S3_CA" && !value.is_empty()) {
+            self.warnings.push(format!("{said} has {around} around its value{place}, which pgkeep ignores"));
+        }
+        if text::is_quoted(value) {
+            // AWS makes no such keys, but in other stores people choose them.
+            if name == "S3_SECRET_KEY" && self.is_set("S3_URL") {
+                self.warnings.push(format!(
+                    "{said} has quotes around its value{place}, and they are taken as a part of the key; \
+                     if they are not, take them away"
+                ));
+            } else {
+                let remedy = "take them away (docker run --env-file keeps them; compose and shells do not)";
+                self.problem(said, &format!("has quotes around its value{place}"), remedy);
+                return None;
+            }
+        }
+        Some(value.to_owned())
     }
 
     /// Adds a problem: what is wrong, and what would be right.

@@ -91,12 +91,124 @@ fn a_value_can_come_from_a_file_but_not_from_both() {
 }
 
 #[test]
+fn what_is_around_a_value_is_taken_away_with_a_warning() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap();
+    let written = |text: &str| std::fs::write(file.path(), text).unwrap();
+    for (text, value, warns) in [
+        ("hush\n", "hush", None),
+        ("hu sh\r\n", "hu sh", Some("S3_SECRET_KEY_FILE has Windows line ends around its value in /")),
+        ("\u{feff}hush\n", "hush", Some("S3_SECRET_KEY_FILE has a byte order mark around its value in /")),
+        (" hush\n\n", "hush", Some("S3_SECRET_KEY_FILE has white space around its value in /")),
+    ] {
+        written(text);
+        let config = read(&[("S3_SECRET_KEY", ""), ("S3_SECRET_KEY_FILE", path)]).unwrap();
+        assert_eq!(config.s3.secret_key.expose(), value);
+        assert_eq!(config.warnings.len(), usize::from(warns.is_some()), "{:?}", config.warnings);
+        assert!(config.warnings.iter().all(|said| said.starts_with(warns.unwrap())), "{:?}", config.warnings);
+    }
+    written("eu-central-1");
+    let with_end = format!("{path}\r");
+    for (name, text) in [
+        ("S3_BUCKET", " my-bucket"),
+        ("S3_SECRET_KEY", "hush\n"),
+        ("POSTGRES_CONNECTION_STRING", "postgresql://app:hush@db/shop "),
+        ("S3_ADDRESSING_STYLE", "path\r"),
+        ("BACKUP_RETENTION_DAYS", "\u{feff}7"),
+        ("TZ", "UTC "),
+        ("S3_REGION_FILE", &with_end),
+    ] {
+        let warnings = read(&[(name, text)]).unwrap_or_else(|problems| panic!("{problems:?}")).warnings;
+        let right = warnings.len() == 1 && warnings[0].starts_with(&format!("{name} has "));
+        assert!(right && !warnings[0].contains("hush"), "{warnings:?}");
+    }
+    // The last character of this password is a space.
+    let config = read(&[("POSTGRES_CONNECTION_STRING", "dbname=x password=a\\ ")]).unwrap();
+    assert_eq!(config.connection.password().unwrap().expose(), "a ");
+    // Nothing but white space is nothing.
+    assert!(only_problem(&[("S3_BUCKET", " \r\n")]).contains("is missing"));
+}
+
+#[test]
+fn quotes_are_refused_unless_they_may_be_meant() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap();
+    std::fs::write(file.path(), "'hush'\n").unwrap();
+    let quoted_path = format!("\"{path}\"");
+    for (name, text) in [
+        ("S3_URL", "\"http://minio:9000\""),
+        ("S3_BUCKET", "'backups'"),
+        ("POSTGRES_CONNECTION_STRING", "'postgresql://app:hush@db/shop'"),
+        ("S3_ACCESS_KEY", "\"hush\""),
+        ("S3_SECRET_KEY", "\"hush\""),
+        ("S3_REGION_FILE", path),
+        ("S3_REGION_FILE", &quoted_path),
+    ] {
+        let problem = only_problem(&[(name, text)]);
+        assert!(problem.starts_with(&format!("{name} has quotes around its value")), "{problem}");
+        assert!(problem.contains("take them away") && !problem.contains("hush"), "{problem}");
+    }
+    // AWS makes no such key. Elsewhere, somebody may have chosen it.
+    let config = read(&[("S3_SECRET_KEY", "\"hush\""), ("S3_URL", "http://minio:9000")]).unwrap();
+    assert_eq!(config.s3.secret_key.expose(), "\"hush\"");
+    let said = config.warnings.join("\n");
+    assert!(
+        said.starts_with("S3_SECRET_KEY has quotes around its value") && !said.contains("hush"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_file_that_is_no_text_is_named_with_its_variable() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap();
+    for (bytes, what) in [
+        (&b"\xff\xfeh\0u\0s\0h\0"[..], "UTF-16"),
+        (b"h\0u\0s\0h\0", "UTF-16"),
+        (b"hush\xe9", "is not UTF-8"),
+        (b" \r\n", "is empty"),
+    ] {
+        std::fs::write(file.path(), bytes).unwrap();
+        let problem = only_problem(&[("S3_SECRET_KEY", ""), ("S3_SECRET_KEY_FILE", path)]);
+        assert!(problem.starts_with(&format!("S3_SECRET_KEY_FILE names {path}, which")), "{problem}");
+        assert!(problem.contains(what) && !problem.contains("hush"), "{problem}");
+    }
+}
+
+#[test]
 fn every_variable_can_come_from_a_file() {
     for Variable { name, .. } in VARIABLES {
         let by_file = format!("{name}_FILE");
         let problem = only_problem(&[(name, ""), (&by_file, "/nowhere")]);
         assert!(problem.starts_with(&by_file), "{problem}");
     }
+}
+
+#[test]
+fn a_job_has_the_secrets_that_the_files_hold_now() {
+    let (file, shutdown) = (tempfile::NamedTempFile::new().unwrap(), Shutdown::default());
+    let path = file.path().to_str().unwrap();
+    let write = |text: &str| std::fs::write(file.path(), text).unwrap();
+    write("postgresql://app:first@db/shop");
+    let variables = [("POSTGRES_CONNECTION_STRING", ""), ("POSTGRES_CONNECTION_STRING_FILE", path)];
+    let config = read(&variables).unwrap();
+    let password = |job: &Job| job.connection.password().unwrap().expose().to_owned();
+    assert_eq!(password(&config.job_of_now(&shutdown).unwrap()), "first");
+    write("postgresql://app:second@db/shop");
+    let job = config.job_of_now(&shutdown).unwrap();
+    assert_eq!(password(&job), "second");
+    assert_eq!(job.redactor.clean("the second hushhush"), "the *** ***");
+    let problem = || config.job_of_now(&shutdown).err().expect("a problem").to_string();
+    write("postgresql://app:second@db/other");
+    assert!(problem().contains("another database"), "{}", problem());
+    write("postgresql://app:thi@rd@db/shop");
+    let said = problem();
+    assert!(said.contains("POSTGRES_CONNECTION_STRING cannot be read") && !said.contains("thi"), "{said}");
+    std::fs::remove_file(file.path()).unwrap();
+    let said = problem();
+    assert!(said.contains(&format!("POSTGRES_CONNECTION_STRING_FILE names {path}, which cannot be read")));
+    write("postgresql://app:third@db/shop");
+    assert_eq!(password(&config.job_of_now(&shutdown).unwrap()), "third");
 }
 
 #[test]

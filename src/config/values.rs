@@ -37,7 +37,7 @@ pub fn conninfo(text: &str) -> Result<Conninfo> {
 
 /// The value that a word stands for. `all` lists the words for people.
 pub fn one_of<T: Copy>(text: &str, words: &[(&str, T)], all: &str) -> Result<T> {
-    let known = words.iter().find(|(word, _)| word.eq_ignore_ascii_case(text.trim()));
+    let known = words.iter().find(|(word, _)| word.eq_ignore_ascii_case(text));
     known.map(|(_, value)| *value).ok_or_else(|| format!("is \"{text}\" and not {all}"))
 }
 
@@ -50,7 +50,7 @@ pub fn interval(text: &str) -> Result<Interval> {
 
 /// A whole number from `first` to `last`.
 pub fn number(text: &str, first: u32, last: u32) -> Result<u32> {
-    let number = text.trim().parse().ok().filter(|number| (first..=last).contains(number));
+    let number = text.parse().ok().filter(|number| (first..=last).contains(number));
     number.ok_or_else(|| format!("is \"{text}\" and not a whole number from {first} to {last}"))
 }
 
@@ -68,7 +68,6 @@ pub fn count(text: &str) -> Result<NonZeroUsize> {
 /// A whole number and a unit, from 1 second to 24 hours.
 pub fn duration(text: &str) -> Result<Duration> {
     let seconds = || {
-        let text = text.trim();
         let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
         let unit = match unit.trim() {
             "s" => 1,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Error, Result};
+use anyhow::{Context, Result};
 use chrono::{DateTime, Local, Utc};
 use log::{debug, info, warn};
 
@@ -18,10 +18,11 @@ pub use self::file::BEAT;
 pub use self::start::OnStart;
 pub use self::status::{Drill, Failure, Newest, Status};
 use crate::base::logging;
+use crate::base::shutdown::Shutdown;
 use crate::base::units::{self, both_times};
-use crate::jobs::{backup, drill, leftovers, Job};
+use crate::jobs::{backup, drill, leftovers, Event, Job};
 use crate::schedule::{Agenda, Interval, Skipped};
-use crate::store;
+use crate::store::{self, Store};
 
 /// The wall clock can jump (NTP, a suspended host), so the loop checks it at least this often. Each check is
 /// a sign of life.
@@ -41,11 +42,11 @@ pub struct Plan {
     pub status_path: PathBuf,
 }
 
-/// Runs until a signal comes.
+/// Runs until a signal comes. `make` makes the job anew for each run, because secrets may change.
 ///
 /// # Errors
 /// The schedule has no fire time left, or the status file cannot be written.
-pub fn run(mut job: Job, plan: Plan) -> Result<()> {
+pub fn run(make: &dyn Fn() -> Result<Job>, plan: Plan, shutdown: &Shutdown) -> Result<()> {
     let started = Utc::now();
     // A daemon that ends in order removes its file. So the one that wrote this file died, perhaps during a
     // backup.
@@ -54,14 +55,11 @@ pub fn run(mut job: Job, plan: Plan) -> Result<()> {
     let broken_off = left.ok().and_then(|left| left.running_since.or(left.broken_off));
     let status = Status { started, alive: started, broken_off, ..Status::default() };
     let status = StatusFile::create(plan.status_path, status)?;
-    let hearing = status.clone();
-    job.listeners.push(Arc::new(move |_, event| hearing.update(|status| status.hear(event))));
 
     let mut agenda = Agenda::new(&plan.interval.schedule, &Local, started)?;
     let mut drills =
         plan.drill_interval.as_ref().map(|of| Agenda::new(&of.schedule, &Local, started)).transpose()?;
-    let daemon = Daemon { job, on_start: plan.on_start, status };
-    let shutdown = daemon.job.shutdown.clone();
+    let daemon = Daemon { make, on_start: plan.on_start, status, shutdown: shutdown.clone() };
     daemon.look_for_leftovers();
     daemon.announce(agenda.next());
     if let Some(drills) = &drills {
@@ -84,9 +82,10 @@ pub fn run(mut job: Job, plan: Plan) -> Result<()> {
             report_skipped(&agenda.advance(Utc::now())?);
             daemon.announce(agenda.next());
         } else if !looked && !shutdown.requested() {
-            looked = daemon.look_into_bucket(ran);
-            let past = plan.interval.schedule.past(now, &Local);
-            if looked && daemon.backs_up_at_start(past.map(|[last, _]| last), broken_off, now) {
+            let bucket = daemon.look_into_bucket(ran);
+            looked = bucket.is_some();
+            let last = plan.interval.schedule.past(now, &Local).map(|[last, _]| last);
+            if bucket.is_some_and(|bucket| daemon.backs_up_at_start(&bucket, last, broken_off, now)) {
                 daemon.back_up();
                 report_skipped(&agenda.pass(Utc::now())?);
                 daemon.announce(agenda.next());
@@ -96,7 +95,7 @@ pub fn run(mut job: Job, plan: Plan) -> Result<()> {
         if let Some(drills) = drills.as_mut().filter(|_| drill_is_due) {
             if !shutdown.requested() {
                 info!("scheduled drill of {} starts", both_times(drills.next()));
-                daemon.with_beat(|| drill::run(&daemon.job, "latest"));
+                daemon.drill();
             }
             drills.advance(Utc::now())?;
             if !shutdown.requested() {
@@ -112,34 +111,65 @@ pub fn run(mut job: Job, plan: Plan) -> Result<()> {
     }
 }
 
-struct Daemon {
-    job: Job,
+struct Daemon<'a> {
+    make: &'a dyn Fn() -> Result<Job>,
     on_start: OnStart,
     status: StatusFile,
+    shutdown: Shutdown,
 }
 
-impl Daemon {
+impl Daemon<'_> {
+    /// The job of a run. Its events are passed to the status.
+    fn job(&self) -> Result<Job> {
+        let (mut job, hearing) = ((self.make)()?, self.status.clone());
+        job.listeners.push(Arc::new(move |_, event| hearing.update(|status| status.hear(event))));
+        Ok(job)
+    }
+
+    /// Tells that a run has failed before it had a job.
+    fn tell(&self, event: &Event) {
+        event.log();
+        self.status.update(|status| status.hear(event));
+    }
+
     fn announce(&self, next: DateTime<Utc>) {
         self.status.update(|status| status.next_fire = Some(next));
-        if !self.job.shutdown.requested() {
+        if !self.shutdown.requested() {
             info!("next backup at {}", both_times(next));
         }
     }
 
     /// Runs on its own thread, so that a server that does not answer delays no backup.
     fn look_for_leftovers(&self) {
-        // The listeners hold the status file, which the daemon removes when it ends.
-        let job = Job { listeners: Vec::new(), ..self.job.clone() };
-        let looking = thread::Builder::new().name("leftovers".into()).spawn(move || leftovers::warn(&job));
+        // Without listeners: they hold the status file, which the daemon removes when it ends.
+        let looking = (self.make)().and_then(|job| {
+            let thread = thread::Builder::new().name("leftovers".into());
+            Ok(thread.spawn(move || leftovers::warn(&job))?)
+        });
         if let Err(problem) = looking {
-            debug!("databases that were left behind are not looked for: {problem}");
+            debug!("databases that were left behind are not looked for: {problem:#}");
         }
     }
 
     /// Backs up. Events pass the result to the status.
     fn back_up(&self) {
         self.status.update(|status| status.running_since = Some(Utc::now()));
-        self.with_beat(|| backup::run(&self.job));
+        self.with_beat(|| match self.job() {
+            Ok(job) => {
+                backup::run(&job);
+            }
+            Err(failure) => self.tell(&Event::BackupFailed { failure }),
+        });
+    }
+
+    /// Tries to restore the newest backup. Events pass the result to the status.
+    fn drill(&self) {
+        self.with_beat(|| match self.job() {
+            Ok(job) => {
+                drill::run(&job, "latest");
+            }
+            Err(failure) => self.tell(&Event::DrillFailed { failure }),
+        });
     }
 
     /// Runs long work, with signs of life meanwhile.
@@ -149,14 +179,18 @@ impl Daemon {
         work()
     }
 
-    /// Finds the newest backup, so that it is known after a restart. Returns whether that was possible. A
-    /// successful look clears earlier failures to look, but not the failure of a backup. `ran` says whether
+    /// Finds the newest backup, so that it is known after a restart. Returns the backups if that was possible.
+    /// A successful look clears earlier failures to look, but not the failure of a backup. `ran` says whether
     /// there was a backup.
-    fn look_into_bucket(&self, ran: bool) -> bool {
-        let bucket = &self.job.store;
-        // The loop itself tries again, and handles signals meanwhile.
-        match bucket.with_client(bucket.client.without_retries()).list() {
-            Ok(backups) => {
+    fn look_into_bucket(&self, ran: bool) -> Option<Store> {
+        let look = || {
+            let bucket = self.job()?.store;
+            // The loop itself tries again, and handles signals meanwhile.
+            let listed = bucket.with_client(bucket.client.without_retries()).list();
+            Ok((listed.context("cannot look into the bucket")?, bucket))
+        };
+        match look() {
+            Ok((backups, bucket)) => {
                 let (past, future) = store::split_future(&backups, Utc::now());
                 if let Some(warning) = store::warning(future) {
                     warn!("{warning}");
@@ -172,13 +206,12 @@ impl Daemon {
                         status.failure = None;
                     }
                 });
-                true
+                Some(bucket)
             }
-            Err(error) => {
-                let failure = Error::from(error).context("cannot look into the bucket");
+            Err(failure) => {
                 logging::failure("the newest backup is not known", &failure);
                 self.status.update(|status| status.failure = Some(Failure::now(&failure)));
-                false
+                None
             }
         }
     }
@@ -186,6 +219,7 @@ impl Daemon {
     /// Applies `BACKUP_ON_START`, and decides whether a backup at the start is safe.
     fn backs_up_at_start(
         &self,
+        bucket: &Store,
         last_fire: Option<DateTime<Utc>>,
         broken_off: Option<DateTime<Utc>>,
         now: DateTime<Utc>,
@@ -194,7 +228,7 @@ impl Daemon {
             return false;
         }
         // A run that was killed leaves its upload, if it had already begun.
-        let pending = self.job.store.pending_uploads();
+        let pending = bucket.pending_uploads();
         let broken_off = pending.iter().map(|upload| upload.initiated).chain(broken_off).max();
         match self.on_start.reason_to_wait(self.status.newest(), last_fire, broken_off, now) {
             Some(reason) => {

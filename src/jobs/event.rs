@@ -133,7 +133,7 @@ impl Event {
     }
 
     /// Writes the event's line to the log, and a failure's stack trace.
-    pub(super) fn log(&self) {
+    pub fn log(&self) {
         log!(self.level(), "{self}");
         if let Some(failure) = self.failure() {
             logging::trace(failure.backtrace());

@@ -1,5 +1,6 @@
 //! The loop: the schedule fires, failures are survived, signals stop it.
 
+use std::fs;
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
@@ -29,6 +30,31 @@ fn the_schedule_fires_and_a_failed_run_does_not_stop_the_next() {
     // Each fires in the first seconds of its minute.
     let fired = log.lines().filter(|line| line.contains("scheduled backup of"));
     fired.for_each(|line| assert_eq!(&line[17..19], "00", "{line}"));
+    running.signal(Signal::TERM);
+    assert_eq!(running.wait(), 0);
+    assert_restores(&s3, &database);
+}
+
+#[test]
+fn each_run_reads_the_secrets_anew_and_fails_alone_if_it_cannot() {
+    let (server, s3) = (postgres::server(), s3::Server::start());
+    let database = server.database("rotated");
+    server.psql(&database, SHOP);
+    let directory = tempfile::tempdir().expect("a directory");
+    let key = directory.path().join("key");
+    fs::write(&key, "the-key-of-yesterday\n").expect("the key");
+    let mut running = Pgkeep::new(&database, &s3)
+        .without("S3_SECRET_KEY")
+        .with("S3_SECRET_KEY_FILE", key.to_str().expect("UTF-8"))
+        .with("BACKUP_INTERVAL", "* * * * *")
+        .start(&[]);
+    running.wait_for_log("the newest backup is not known");
+    fs::remove_file(&key).expect("it is gone");
+    let failed = running.wait_for_log("backup failed: the configuration cannot be read again");
+    assert!(failed.contains("S3_SECRET_KEY_FILE names ") && failed.contains("cannot be read"), "{failed}");
+    fs::write(&key, format!("{}\r\n", s3::SECRET_KEY)).expect("the key");
+    running.wait_for_log("backup succeeded");
+    running.wait_for_log("S3_SECRET_KEY_FILE has Windows line ends around its value");
     running.signal(Signal::TERM);
     assert_eq!(running.wait(), 0);
     assert_restores(&s3, &database);

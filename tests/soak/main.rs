@@ -69,8 +69,8 @@ fn work() {
     // The first stack trace reads the program's debugging information into memory, and keeps it.
     let _ = Backtrace::force_capture().to_string();
     let shutdown = Shutdown::install().expect("signals");
-    let job = config.job(&shutdown);
     for _ in io::stdin().lines() {
+        let job = config.job_of_now(&shutdown).expect("a job");
         println!("{}", backup::run(&job).map_or("failed".into(), |backup| backup.key));
     }
 }

@@ -31,7 +31,7 @@ impl Conninfo {
     /// be a piece of the password.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut conninfo = Conninfo { settings: Vec::new(), password: None };
-        for (keyword, value) in read::settings(text.trim())? {
+        for (keyword, value) in read::settings(text.trim_start())? {
             if ONLY_BY_ARGUMENT.contains(&keyword.as_str()) {
                 return Err(format!(
                     "pgkeep cannot keep {keyword} secret: libpq takes it only from the connection string, \

@@ -16,7 +16,7 @@ pub(super) fn behind_scheme(text: &str) -> Option<&str> {
 /// The text has neither form.
 pub(super) fn settings(text: &str) -> Result<Settings, String> {
     match behind_scheme(text) {
-        Some(rest) => parse_uri(rest),
+        Some(rest) => parse_uri(rest.trim_end()),
         // A value may contain it too.
         None if text.split_once("://").is_some_and(|(scheme, _)| !scheme.contains('=')) => {
             Err("it is a URI, but not of PostgreSQL: it has to begin with postgresql://".into())

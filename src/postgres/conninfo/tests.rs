@@ -10,6 +10,7 @@ fn uris_are_cut_where_libpq_cuts_them() {
     for (uri, settings, password) in [
         ("postgresql://", "", None),
         ("postgres://db", "host='db'", None),
+        (" postgres://db \n", "host='db'", None),
         ("postgresql://app:pw@db:5433/shop", "user='app' host='db' port='5433' dbname='shop'", Some("pw")),
         ("postgresql://app@/shop?host=/run/pg", "user='app' dbname='shop' host='/run/pg'", None),
         ("postgresql://a,b:1/x", "host='a,b' port=',1' dbname='x'", None),
@@ -39,6 +40,7 @@ fn keyword_strings_have_quotes_and_backslashes() {
         ("host=db password='' dbname=x", "host='db' dbname='x'", None),
         (r#"password='@:/?#%&=\'"\\ ' host=db"#, "host='db'", Some(r#"@:/?#%&='"\ "#)),
         ("host=a host=b", "host='b'", None),
+        (" host=a password=b\\  \n", "host='a'", Some("b ")),
         ("host=a password=b://c", "host='a'", Some("b://c")),
         (
             "host=a password='postgresql://u:p@h/x password=y'",
