@@ -9,6 +9,7 @@ use crate::base::shutdown::Shutdown;
 use crate::base::units::both_times;
 use crate::config::Config;
 use crate::daemon;
+use crate::jobs::server::Source;
 
 pub(super) const ROW: Row = Row {
     name: "run",
@@ -21,12 +22,14 @@ It runs until SIGTERM, SIGINT or SIGHUP. A running backup is finished first; a s
 };
 
 pub(super) fn command(config: &Config, shutdown: &Shutdown) -> Result<Outcome> {
-    let (job, plan) = (config.job(shutdown)?, config.plan()?);
+    let (source, plan) = (config.source(shutdown)?, config.plan()?);
     info!("pgkeep {} started", env!("CARGO_PKG_VERSION"));
     for line in &config.lines {
         info!("{line}");
     }
-    info!("backups go to {}", job.store.location());
+    let Source { job, several } = source;
+    let location = if several.is_some() { job.store.location_of_all() } else { job.store.location() };
+    info!("backups go to {location}");
     let fires = plan.interval.schedule.fires(Utc::now(), &Local, 4);
     for (number, fire) in fires.iter().take(3).enumerate() {
         info!("fire time {}: {}", number + 1, both_times(*fire));
@@ -34,6 +37,6 @@ pub(super) fn command(config: &Config, shutdown: &Shutdown) -> Result<Outcome> {
     if let Some(text) = job.retention.shorter_than(&fires) {
         warn!("{text}");
     }
-    daemon::run(&|| config.job_of_now(shutdown), plan, shutdown)?;
+    daemon::run(&|| config.source_of_now(shutdown), plan, shutdown)?;
     Ok(Outcome::Done)
 }

@@ -24,11 +24,15 @@ pub use self::variables::{Absent, Variable, VARIABLES};
 use crate::base::secret::{Redactor, Secret};
 use crate::base::shutdown::Shutdown;
 use crate::daemon::{self, OnStart, Status};
+use crate::jobs::server::{List, Names, Several, Source};
 use crate::jobs::Job;
 use crate::postgres::{refuse_hidden_password, Conninfo, Format};
 use crate::s3::{Client, S3Config};
 use crate::schedule::Interval;
 use crate::store::{Policy, Store};
+
+/// A server is asked for its databases from this one, which initdb makes, if the connection names no other.
+const TO_ASK_FROM: &str = "postgres";
 
 /// The values of the variables, one field for each.
 struct Settings {
@@ -43,6 +47,10 @@ struct Settings {
     style: Option<UrlStyle>,
     authorities: Option<Arc<Vec<Certificate<'static>>>>,
     upload_concurrency: NonZeroUsize,
+    databases: Option<List>,
+    exclude_databases: List,
+    globals: Option<bool>,
+    at_a_time: NonZeroUsize,
     on_start: OnStart,
     retention: Policy,
     shrink_guard: bool,
@@ -114,12 +122,12 @@ impl Config {
         }
     }
 
-    /// The job for the database, with what the files hold now that `NAME_FILE` variables name. Secrets change
-    /// while a daemon runs. The environment cannot.
+    /// What a run backs up, with what the files hold now that `NAME_FILE` variables name. Secrets change while
+    /// a daemon runs. The environment cannot.
     ///
     /// # Errors
     /// All problems of the configuration. Or it now means other backups than those that the daemon watches.
-    pub fn job_of_now(&self, shutdown: &Shutdown) -> Result<Job> {
+    pub fn source_of_now(&self, shutdown: &Shutdown) -> Result<Source> {
         let now = Self::read(self.from.again(), false)
             .map_err(|problems| anyhow!("the configuration cannot be read again: {}", problems.join("; ")))?;
         ensure!(
@@ -130,10 +138,29 @@ impl Config {
         for sentence in now.warnings.iter().filter(|sentence| !self.warnings.contains(sentence)) {
             warn!("{sentence}");
         }
-        now.job(shutdown)
+        now.source(shutdown)
     }
 
-    /// The job for the database.
+    /// What a run backs up: one database, or several of a server.
+    ///
+    /// # Errors
+    /// The same as for [`Config::job`].
+    pub fn source(&self, shutdown: &Shutdown) -> Result<Source> {
+        let several = self.several();
+        let mut job = self.job(shutdown)?;
+        if several.is_some() {
+            job.store = job.store.of_several();
+        }
+        Ok(Source { job, several })
+    }
+
+    fn several(&self) -> Option<Several> {
+        let of = &self.settings;
+        let names = Names::new(of.databases.clone()?, of.exclude_databases.clone());
+        Some(Several { names, globals: of.globals.unwrap_or(true), at_a_time: of.at_a_time })
+    }
+
+    /// The job for the database of the connection.
     ///
     /// # Errors
     /// None yet.
@@ -158,6 +185,8 @@ impl Config {
             redactor: self.redactor(),
             shutdown: shutdown.clone(),
             listeners: Vec::new(),
+            run: None,
+            globals: false,
         })
     }
 
@@ -171,13 +200,19 @@ impl Config {
             on_start: self.settings.on_start,
             drill_interval: self.settings.drill_interval.clone(),
             status_path: self.status_path(),
+            several: self.settings.databases.is_some(),
         })
     }
 
     fn status_path(&self) -> PathBuf {
         let bucket = &self.s3.bucket;
-        let place = [bucket.base_url().as_str(), bucket.name(), &self.settings.path];
-        Status::path(&self.settings.temp_directory, &self.database, place)
+        let of = &self.settings;
+        // Of several databases, the list says which daemon it is.
+        let list = of.databases.as_ref().map(|list| format!("\n{list}\n{}", of.exclude_databases));
+        let database = if list.is_some() { "*" } else { &self.database };
+        let path = format!("{}{}", of.path, list.unwrap_or_default());
+        let place = [bucket.base_url().as_str(), bucket.name(), &path];
+        Status::path(&of.temp_directory, database, place)
     }
 
     /// When the daemon backs up.
@@ -222,6 +257,10 @@ impl Default for Settings {
             style: None,
             authorities: None,
             upload_concurrency: NonZeroUsize::MIN,
+            databases: None,
+            exclude_databases: List::default(),
+            globals: None,
+            at_a_time: NonZeroUsize::MIN,
             on_start: OnStart::No,
             retention: Policy { days: None },
             shrink_guard: false,
@@ -251,17 +290,27 @@ impl Settings {
                 remedy,
             );
         }
+        let excluded = self.exclude_databases != List::default();
+        for (name, is_set) in
+            [("BACKUP_EXCLUDE_DATABASES", excluded), ("BACKUP_GLOBALS", self.globals.is_some())]
+        {
+            if is_set && !from.is_set("BACKUP_DATABASES") {
+                let remedy = "for example BACKUP_DATABASES='*'";
+                from.problem(name, "is set, and BACKUP_DATABASES is not", remedy);
+            }
+        }
         let (connection, s3) = (self.named_connection(from), self.s3(from));
         let (connection, database) = connection?;
         Some((connection, database, s3?))
     }
 
     /// The connection and the name of its database. Like libpq, this uses PGDATABASE if the connection names
-    /// no database, and then the user's name.
+    /// no database, and then the user's name; or, of several databases, `postgres`.
     fn named_connection(&self, from: &mut Reader) -> Option<(Conninfo, String)> {
         let mut connection = self.connection.clone()?;
         let given = |keyword: &str| connection.get(keyword).map(str::to_owned);
         let database = given("dbname").or_else(|| from.inherited("PGDATABASE"));
+        let database = database.or_else(|| self.databases.as_ref().map(|_| TO_ASK_FROM.to_owned()));
         let database = database.or_else(|| given("user")).or_else(|| from.inherited("PGUSER"));
         let Some(database) = database else {
             let example = format!("for example {}", variables::CONNECTION);

@@ -5,6 +5,7 @@ use super::{values, Settings};
 use crate::base::secret::{Secret, MASK};
 use crate::base::units;
 use crate::daemon::OnStart;
+use crate::jobs::server::List;
 use crate::postgres::Format;
 use crate::store::Policy;
 
@@ -61,7 +62,8 @@ pub const VARIABLES: &[Variable] = &[
         absent: Absent::Required,
         example: CONNECTION,
         doc: "the database: a URI or a keyword/value string, as psql takes it. In a URI, write @ : / % within user or \
-              password as %40 %3A %2F %25",
+              password as %40 %3A %2F %25. With BACKUP_DATABASES: the server, and the database to ask it from (postgres \
+              if it names none)",
         aliases: &["POSTGRES_URL", "POSTGRES_URI", "POSTGRES_DSN", "POSTGRES_DATABASE_URL"],
         set: |to, text| values::conninfo(text).map(|it| to.connection = Some(it)),
         show: |of| of.connection.as_ref().map_or(String::new(), |connection| connection.masked()),
@@ -163,6 +165,48 @@ pub const VARIABLES: &[Variable] = &[
         aliases: &[],
         set: |to, text| values::count(text).map(|it| to.upload_concurrency = it),
         show: |of| of.upload_concurrency.to_string(),
+    },
+    Variable {
+        name: "BACKUP_DATABASES",
+        absent: Absent::Off("the one of POSTGRES_CONNECTION_STRING"),
+        example: "'app,shop_*'",
+        doc: "several databases of the server: names and patterns (* stands for any text), separated by commas; * alone is all \
+              of them. The server is asked at each run, so a new database is in the next one. Templates and databases \
+              that allow no connection are left out",
+        aliases: &["BACKUP_DATABASE", "BACKUP_DBS", "POSTGRES_DATABASES"],
+        set: |to, text| List::parse(text).map(|it| to.databases = Some(it)),
+        show: |of| of.databases.as_ref().map_or(String::new(), List::to_string),
+    },
+    Variable {
+        name: "BACKUP_EXCLUDE_DATABASES",
+        absent: Absent::Off("none"),
+        example: "'*_test'",
+        doc: "names and patterns of databases that BACKUP_DATABASES leaves out",
+        aliases: &["BACKUP_DATABASES_EXCLUDE", "BACKUP_EXCLUDE"],
+        set: |to, text| List::parse(text).map(|it| to.exclude_databases = it),
+        show: |of| of.exclude_databases.to_string(),
+    },
+    Variable {
+        name: "BACKUP_GLOBALS",
+        absent: Absent::Off("true with BACKUP_DATABASES, else false"),
+        example: "false",
+        doc: "whether to back up what belongs to the server and to no database: roles with their passwords, memberships and \
+              settings, and tablespaces (true or false; it needs BACKUP_DATABASES and pg_dumpall)",
+        aliases: &[],
+        set: |to, text| {
+            to.globals = Some(values::one_of(text, &[("true", true), ("false", false)], "true or false")?);
+            Ok(())
+        },
+        show: |of| of.globals.map_or(String::new(), |globals| globals.to_string()),
+    },
+    Variable {
+        name: "BACKUP_JOBS",
+        absent: Absent::Value("1"),
+        example: "2",
+        doc: "how many databases are backed up at a time; each needs memory and temporary space of its own",
+        aliases: &[],
+        set: |to, text| values::count(text).map(|it| to.at_a_time = it),
+        show: |of| of.at_a_time.to_string(),
     },
     Variable {
         name: "BACKUP_ON_START",
@@ -280,7 +324,7 @@ pub const VARIABLES: &[Variable] = &[
         absent: Absent::Off("as many as the processors that the container may use"),
         example: "2",
         doc: "how many threads compress",
-        aliases: &["BACKUP_JOBS"],
+        aliases: &[],
         set: |to, text| values::count(text).map(|it| to.threads = it),
         show: |of| of.threads.to_string(),
     },
