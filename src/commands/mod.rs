@@ -98,7 +98,8 @@ const ROWS: [Row; 9] = [
 /// How to choose a backup.
 const WHICH: &str = "
 WHICH is latest, a time in UTC (2026-11-23_03-00-00) or its beginning (2026-11-23: the newest of that
-day), or a key as pgkeep list shows it.
+day), or a key as pgkeep list shows it. With BACKUP_DATABASES, the database comes first: shop/latest,
+shop/2026-11-23.
 ";
 const NEEDS_WHICH: &str =
     "needs to know which backup: latest, a time in UTC or its beginning, or a key; pgkeep list shows them";
@@ -130,16 +131,16 @@ impl Command {
     /// # Errors
     /// What went wrong. The caller logs it.
     pub fn run(&self, config: &Config, shutdown: &Shutdown) -> Result<Outcome> {
-        let job = || config.job(shutdown);
+        let source = || config.source(shutdown);
         match self {
             Command::Run => run::command(config, shutdown),
-            Command::Backup => Ok(backup::command(&config.source(shutdown)?)),
-            Command::List(options) => list::command(&job()?, options),
-            Command::Prune(options) => prune::command(&job()?, options),
-            Command::Restore(options) => restore::command(&job()?, options),
-            Command::Get(options) => get::command(&job()?, options),
-            Command::Verify(options) => verify::command(&job()?, options),
-            Command::Check => Ok(check::command(config, &job()?)),
+            Command::Backup => Ok(backup::command(&source()?)),
+            Command::List(options) => list::command(&source()?, options),
+            Command::Prune(options) => prune::command(&source()?, options),
+            Command::Restore(options) => restore::command(&source()?.job, options),
+            Command::Get(options) => get::command(&source()?.job, options),
+            Command::Verify(options) => verify::command(&source()?, options),
+            Command::Check => Ok(check::command(config, &source()?)),
             Command::Health => health::command(config),
         }
     }

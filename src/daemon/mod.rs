@@ -177,7 +177,7 @@ impl Daemon<'_> {
     /// Tries to restore the newest backups. Events pass the result to the status.
     fn drill(&self) {
         self.with_beat(|| {
-            if let Err(failure) = self.source().and_then(|source| source.drill()) {
+            if let Err(failure) = self.source().and_then(|source| source.drill().map(drop)) {
                 self.tell(&Event::DrillFailed { failure });
             }
         });

@@ -226,7 +226,6 @@ impl Postgres {
     /// Starts pg_dumpall for what belongs to the server and to no database: roles, memberships, tablespaces. If
     /// the role may not read the roles' passwords, they are left out, with a warning.
     pub fn dump_globals(&self, programs: &Programs, lock_timeout: Duration) -> Result<Process> {
-        let may = "SELECT has_table_privilege('pg_authid', 'SELECT')";
         let (tagged, patience) = patience::with_server(self, self.stall_timeout.max(lock_timeout));
         let mut command = tagged.command(&programs.directory.join("pg_dumpall"));
         // In whatever encoding the names are, the file is read as UTF-8.
@@ -234,7 +233,7 @@ impl Postgres {
         // pg_dumpall ignores the database in a connection string.
         command.args(self.connection.get("dbname").map(|database| format!("--database={database}")));
         command.arg(format!("--lock-wait-timeout={}", lock_timeout.as_millis()));
-        if self.query(may).context("cannot ask whether roles may be read")? != "t" {
+        if !self.may_read_passwords()? {
             warn!(
                 "the roles are backed up without their passwords: only a superuser may read them; BACKUP_GLOBALS=false \
                  leaves the globals out"
@@ -242,6 +241,12 @@ impl Postgres {
             command.arg("--no-role-passwords");
         }
         self.start("pg_dumpall", Level::Warn, command, Stdio::null(), patience)
+    }
+
+    /// Whether the role may read the passwords of roles.
+    pub fn may_read_passwords(&self) -> Result<bool> {
+        let may = "SELECT has_table_privilege('pg_authid', 'SELECT')";
+        Ok(self.query(may).context("cannot ask whether roles may be read")? == "t")
     }
 
     /// The databases of this server that can be backed up: those that allow connections and are no templates,

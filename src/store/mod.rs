@@ -55,6 +55,16 @@ impl Store {
         Store { client, database: database.to_owned(), path: path.to_owned(), keys, several: false }
     }
 
+    /// The backups of what a user calls so: a database, or the globals. (A database of that name can be reached
+    /// by its keys.)
+    pub fn named(&self, name: &str) -> Self {
+        if name == GLOBALS {
+            self.of_globals()
+        } else {
+            self.of(name)
+        }
+    }
+
     /// The same, for one who keeps several databases: see [`Store::find`].
     pub fn of_several(self) -> Self {
         Store { several: true, ..self }
@@ -150,11 +160,8 @@ impl Store {
         if which.ends_with(".gz") {
             return self.find_key(which);
         }
-        match which.rsplit_once('/') {
-            // A database cannot be told from it by this: its folder has another name.
-            Some((GLOBALS, which)) => return self.of_globals().find(which),
-            Some((database, which)) => return self.of(database).find(which),
-            None => {}
+        if let Some((database, which)) = which.rsplit_once('/') {
+            return self.named(database).find(which);
         }
         ensure!(
             !self.several,
@@ -169,12 +176,21 @@ impl Store {
         Ok(Selected { database: self.database.clone(), backup: backup.clone() })
     }
 
+    /// Whether this is a backup of the server's globals and not of a database.
+    pub fn is_of_globals(&self, backup: &Backup) -> bool {
+        Keys::of_globals(&self.path).parse(&backup.key).is_some()
+    }
+
     fn find_key(&self, which: &str) -> Result<Selected> {
         let key = which.strip_prefix(&self.client.place("")).unwrap_or(which);
         ensure!(!key.starts_with("s3://"), "{key} is in another bucket than S3_BUCKET");
         // A listing also returns the size, and says why if the bucket cannot be read.
         let mut objects = self.client.list_objects(key).context("cannot list the backups")?;
         objects.retain(|object| object.key == key);
+        let globals = Keys::of_globals(&self.path).backups(objects.clone());
+        if let Some(backup) = globals.into_iter().next() {
+            return Ok(Selected { database: GLOBALS.to_owned(), backup });
+        }
         let found = key::by_database(&self.path, objects).into_iter().next();
         match found.and_then(|(database, backups)| Some((database, backups.into_iter().next()?))) {
             Some((database, backup)) => Ok(Selected { database, backup }),

@@ -143,3 +143,67 @@ fn health_knows_each_database() {
         (outcome.status == 0 && outcome.stdout.contains("2 databases; ")).then_some(())
     });
 }
+
+#[test]
+fn each_command_knows_the_databases_apart() {
+    let (server, s3) = (server_with(&["app", "shop"]), s3::Server::start());
+    server.create_database("app_test");
+    let pgkeep = pgkeep_for(&server, &s3, "app*,shop")
+        .with("BACKUP_EXCLUDE_DATABASES", "*_test")
+        .with("BACKUP_RETENTION_DAYS", "7")
+        .with("BACKUP_DRILL_CONNECTION_STRING", &server.connection("postgres"));
+    for _ in 0..2 {
+        pgkeep.succeed(&["backup"]);
+    }
+    s3.plant("shop/shop_2020-01-01_00-00-00.sql.gz", b"long ago");
+    s3.plant("app_test/app_test_2020-01-01_00-00-00.sql.gz", b"not meant");
+    let listed = |arguments: &[&str]| -> Vec<serde_json::Value> {
+        let arguments = [&["list", "--json"], arguments].concat();
+        serde_json::from_str(&pgkeep.succeed(&arguments).stdout).expect("JSON")
+    };
+    let names = |arguments: &[&str]| -> Vec<String> {
+        listed(arguments).iter().map(|line| line["database"].as_str().expect("a name").to_owned()).collect()
+    };
+    assert_eq!(names(&[]), [".globals", ".globals", "app", "app", "shop", "shop", "shop"]);
+    assert_eq!(names(&["shop", "app_test"]), ["app_test", "shop", "shop", "shop"]);
+    assert_eq!(names(&["--all"]).len(), 8);
+    let table = pgkeep.succeed(&["list"]).stdout;
+    assert!(table.contains("7 backups of 2 databases and of the globals at s3://"), "{table}");
+    assert!(
+        table.lines().any(|line| line.starts_with("shop ") && line.contains("goes with the next")),
+        "{table}"
+    );
+    // The objects of a run carry its id.
+    let runs = listed(&["--runs"]);
+    let run = |line: &serde_json::Value| line["run"].as_str().unwrap_or_default().to_owned();
+    assert_eq!(run(&runs[0]), "", "{runs:?}");
+    assert!(run(&runs[1]) == run(&runs[3]) && run(&runs[4]) == run(&runs[6]), "{runs:?}");
+    assert!(run(&runs[1]) < run(&runs[4]), "{runs:?}");
+
+    assert!(pgkeep.succeed(&["prune", "--dry-run"]).stdout.contains("delete  shop/shop_2020"));
+    pgkeep.succeed(&["prune"]);
+    assert_eq!((keys(&s3, "shop").len(), keys(&s3, "app_test").len()), (2, 1));
+
+    let log = pgkeep.succeed(&["verify"]).log;
+    assert!(log.contains("all 3 backups are whole"), "{log}");
+    assert!(pgkeep.succeed(&["verify", "--all"]).log.contains("all 6 backups are whole"));
+    for which in ["shop", "shop/latest", &keys(&s3, "shop")[0], ".globals"] {
+        let log = pgkeep.succeed(&["verify", which]).log;
+        assert_eq!(log.matches(" is whole: ").count(), 1, "{which}: {log}");
+    }
+    let log = pgkeep.succeed(&["verify", "--drill"]).log;
+    assert_eq!(log.matches("drill succeeded").count(), 2, "{log}");
+    assert_eq!(pgkeep.succeed(&["verify", "shop", "--drill"]).log.matches("drill succeeded").count(), 1);
+
+    let log = pgkeep.fail(&["restore", "latest"]).log;
+    assert!(log.contains("\"latest\" does not say of which database: for example shop/latest"), "{log}");
+    let day = &keys(&s3, "shop")[0]["shop/shop_".len()..][..10];
+    pgkeep.succeed(&["restore", &format!("shop/{day}"), "--database", "again"]);
+    assert_eq!(server.contents("again"), server.contents("shop"));
+    let log = pgkeep.fail(&["restore", ".globals/latest"]).log;
+    assert!(log.contains("restore --all"), "{log}");
+    let lines = pgkeep.succeed(&["check"]).stdout;
+    assert!(lines.contains("2 databases to back up: app, shop"), "{lines}");
+    let lines = pgkeep.clone().with("BACKUP_DATABASES", "shop,gone").fail(&["check"]).stdout;
+    assert!(lines.contains("names gone, and the server does not have it"), "{lines}");
+}

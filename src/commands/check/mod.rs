@@ -2,6 +2,7 @@
 
 mod report;
 mod s3;
+mod server;
 
 use chrono::{DateTime, Local, Utc};
 
@@ -10,6 +11,7 @@ use super::{no_options, Command, Outcome, Row};
 use crate::base::units::{self, both_times};
 use crate::config::Config;
 use crate::dump::spool;
+use crate::jobs::server::Source;
 use crate::jobs::{backup, leftovers, prune, Job};
 use crate::postgres::{restricting, Format, Leftover, Postgres, Rights, Server, SHARED};
 use crate::schedule::Interval;
@@ -30,15 +32,25 @@ that would harm others, and databases that were left behind. What it puts into t
 
 /// Tries everything and prints a line about each step. A forced stop ends the waiting, but not the cleaning
 /// up.
-pub(super) fn command(config: &Config, job: &Job) -> Outcome {
+pub(super) fn command(config: &Config, source: &Source) -> Outcome {
+    let job = &source.job;
     let mut report = Report::new(job.shutdown.clone());
-    let location = job.store.location();
-    report.ok("configuration", format!("database \"{}\", backups at {location}", job.database));
+    match &source.several {
+        None => {
+            let location = job.store.location();
+            report.ok("configuration", format!("database \"{}\", backups at {location}", job.database));
+        }
+        Some(_) => {
+            let location = job.store.location_of_all();
+            report.ok("configuration", format!("several databases, backups at {location}"));
+        }
+    }
     for sentence in &config.warnings {
         report.line(Verdict::Warning, "configuration", sentence);
     }
     let mut found = None;
     let size = check_postgres(job, &mut found, &mut report);
+    server::check(source, &mut report);
     check_disk(job, size, &mut report);
     let backups = s3::check(&job.store, &mut report);
     check_schedule(config.interval(), job, backups.as_deref(), Utc::now(), &mut report);

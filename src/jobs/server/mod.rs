@@ -163,27 +163,47 @@ impl Source {
         }
     }
 
+    /// Whether a database of this name, or the globals, are backed up.
+    pub fn means(&self, name: &str) -> bool {
+        match &self.several {
+            Some(several) if name == GLOBALS => several.globals,
+            Some(several) => several.names.mean(name),
+            None => name == self.job.database,
+        }
+    }
+
+    /// The job for what a listing calls `name`.
+    pub fn job_named(&self, name: &str) -> Job {
+        if name == GLOBALS {
+            self.job.of_globals()
+        } else {
+            self.job.of(name)
+        }
+    }
+
     /// The jobs for what is in the bucket: every database that is meant, and the globals.
     pub fn jobs_of_bucket(&self) -> Result<Vec<Job>> {
         let Some(several) = &self.several else { return Ok(vec![self.job.clone()]) };
         let found = self.job.store.list_all().context("cannot list the backups")?;
-        let databases = found.keys().filter(|name| several.names.mean(name)).map(|name| self.job.of(name));
+        let databases = found.keys().filter(|name| self.means(name)).map(|name| self.job.of(name));
         Ok(databases.chain(several.globals.then(|| self.job.of_globals())).collect())
     }
 
-    /// Tries to restore the newest backup of each database.
-    pub fn drill(&self) -> Result<()> {
-        for job in self.jobs_to_drill()? {
-            if job.shutdown.requested() {
-                break;
-            }
-            drill::run(&job, "latest");
+    /// What the user means by `which`, if it may be a database's name alone: its newest backup.
+    pub fn which(&self, which: &str) -> String {
+        match self.several.is_none() || which.contains('/') || which.ends_with(".gz") {
+            true => which.to_owned(),
+            false => format!("{which}/latest"),
         }
-        Ok(())
     }
 
-    fn jobs_to_drill(&self) -> Result<Vec<Job>> {
-        Ok(self.jobs_of_bucket()?.into_iter().filter(|job| !job.globals).collect())
+    /// Tries to restore the newest backup of each database. Returns whether all of them were possible.
+    pub fn drill(&self) -> Result<bool> {
+        let mut all = true;
+        for job in self.jobs_of_bucket()?.into_iter().filter(|job| !job.globals) {
+            all &= !job.shutdown.requested() && drill::run(&job, "latest");
+        }
+        Ok(all)
     }
 
     /// The newest backup of each database, through `client`.
@@ -193,21 +213,14 @@ impl Source {
     pub fn newest(&self, client: Client) -> Result<NewestOf> {
         let store = self.job.store.with_client(client);
         let looking = "cannot look into the bucket";
-        let newest = |backups: &[Backup]| {
-            let (past, future) = store::split_future(backups, Utc::now());
-            if let Some(warning) = store::warning(future) {
-                warn!("{warning}");
-            }
-            past.last().cloned()
-        };
         let Some(several) = &self.several else {
-            return Ok([(String::new(), newest(&store.list().context(looking)?))].into());
+            return Ok([(String::new(), newest_of(&store.list().context(looking)?))].into());
         };
         let found = store.list_all().context(looking)?;
         let mut all: NewestOf = found
             .iter()
             .filter(|(name, _)| several.names.mean(name))
-            .map(|(name, of)| (name.clone(), newest(of)))
+            .map(|(name, of)| (name.clone(), newest_of(of)))
             .collect();
         // Backups of what is gone say nothing about today.
         match self.job.clients().and_then(|clients| self.job.postgres(&clients).database_names()) {
@@ -222,14 +235,18 @@ impl Source {
             Err(failure) => warn!("which databases the server has is not known yet: {failure:#}"),
         }
         if several.globals {
-            all.insert(GLOBALS.to_owned(), newest(&store.of_globals().list().context(looking)?));
+            all.insert(GLOBALS.to_owned(), newest_of(&store.of_globals().list().context(looking)?));
         }
         Ok(all)
     }
 }
 
 /// Runs `work` for each job, `at_a_time` of them, in their order.
-fn each<T: Send>(jobs: Vec<Job>, at_a_time: NonZeroUsize, work: impl Fn(&Job) -> T + Sync) -> Vec<(Job, T)> {
+pub fn each<T: Send>(
+    jobs: Vec<Job>,
+    at_a_time: NonZeroUsize,
+    work: impl Fn(&Job) -> T + Sync,
+) -> Vec<(Job, T)> {
     let count = jobs.len();
     let waiting = Mutex::new(jobs.into_iter().enumerate());
     let done = Mutex::new(Vec::with_capacity(count));
@@ -251,6 +268,19 @@ fn each<T: Send>(jobs: Vec<Job>, at_a_time: NonZeroUsize, work: impl Fn(&Job) ->
     let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
     done.sort_by_key(|(number, ..)| *number);
     done.into_iter().map(|(_, job, made)| (job, made)).collect()
+}
+
+/// The newest backup of a job, if there is one.
+pub fn newest(job: &Job) -> Result<Option<Backup>> {
+    Ok(newest_of(&job.store.list().context("cannot list the backups")?))
+}
+
+fn newest_of(backups: &[Backup]) -> Option<Backup> {
+    let (past, future) = store::split_future(backups, Utc::now());
+    if let Some(warning) = store::warning(future) {
+        warn!("{warning}");
+    }
+    past.last().cloned()
 }
 
 fn prune_gone(job: &Job) -> Result<()> {
