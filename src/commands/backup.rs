@@ -1,7 +1,7 @@
 //! `pgkeep backup`: one backup, now.
 
 use super::{no_options, Command, Outcome, Row};
-use crate::jobs::{backup, Job};
+use crate::jobs::server::Source;
 
 pub(super) const ROW: Row = Row {
     name: "backup",
@@ -13,6 +13,6 @@ For a script or a Kubernetes CronJob. BACKUP_INTERVAL is not needed.
     parse: |parser| no_options(parser, Command::Backup),
 };
 
-pub(super) fn command(job: &Job) -> Outcome {
-    Outcome::of(backup::run(job).is_some())
+pub(super) fn command(source: &Source) -> Outcome {
+    Outcome::of(source.run())
 }

@@ -12,25 +12,28 @@ use crate::base::units;
 use crate::config::Config;
 use crate::daemon::{Drill, Status, BEAT};
 use crate::schedule::Schedule;
-use crate::store::is_future;
+use crate::store::{is_future, GLOBALS};
 
 pub(super) const ROW: Row = Row {
     name: "health",
     options: "",
     summary: "say whether the daemon and its backups are well; reads a file, asks no server",
     details: "
-The exit status is 0 while the daemon is alive and its newest backup is young enough, else 1.
+The exit status is 0 while the daemon is alive and its newest backup is young enough (that of each database,
+if there are several), else 1.
 ",
     parse: |parser| no_options(parser, Command::Health),
 };
 
+/// At most this many databases are named.
+const NAMED: usize = 20;
 /// A daemon that is silent for longer hangs or does not exist.
 const LONGEST_SILENCE: Duration = BEAT.saturating_mul(3);
 
 pub(super) fn command(config: &Config) -> Result<Outcome> {
     let plan = config.plan()?;
     let verdict = match Status::read(&plan.status_path) {
-        Ok(status) => verdict(&status, &plan.interval.schedule, &Local, Utc::now()),
+        Ok(status) => verdict_of_all(&status, &plan.interval.schedule, &Local, Utc::now()),
         Err(failure) => Err(format!("{failure:#}")),
     };
     let (word, sentence) = match &verdict {
@@ -39,6 +42,44 @@ pub(super) fn command(config: &Config) -> Result<Outcome> {
     };
     output::line(format_args!("{word}: {}", logging::one_line(sentence)))?;
     Ok(Outcome::of(verdict.is_ok()))
+}
+
+/// If there are several databases, the daemon is healthy if it would be with each of them alone. The sentence is
+/// about the one that needs a backup most.
+fn verdict_of_all<Z: TimeZone>(
+    status: &Status,
+    schedule: &Schedule,
+    zone: &Z,
+    now: DateTime<Utc>,
+) -> Result<String, String> {
+    let each = status.each();
+    // A daemon that is silent says nothing about any of them.
+    if each.is_empty() || age(status.alive, now) > LONGEST_SILENCE {
+        return verdict(status, schedule, zone, now);
+    }
+    let all = units::count(each.len() - usize::from(each.contains_key(GLOBALS)), "database");
+    let mut verdicts: Vec<_> = each
+        .iter()
+        .map(|(name, of)| {
+            (of.newest.as_ref().map(|newest| newest.time), name, verdict(of, schedule, zone, now))
+        })
+        .collect();
+    verdicts.sort_by_key(|(newest, ..)| *newest);
+    let of = |name: &str, sentence: &str| format!("{}: {sentence}", units::printable(name));
+    let bad: Vec<_> =
+        verdicts.iter().filter_map(|(_, name, verdict)| Some((*name, verdict.as_ref().err()?))).collect();
+    let Some((name, sentence)) = bad.first() else {
+        let failing = |name: &&String| each[*name].has_failed();
+        let (_, name, verdict) = verdicts.iter().find(|(_, name, _)| failing(name)).unwrap_or(&verdicts[0]);
+        return verdict.clone().map(|sentence| format!("{all}; {}", of(name, &sentence)));
+    };
+    let others: Vec<String> = bad[1..].iter().take(NAMED).map(|(name, _)| units::printable(name)).collect();
+    let others = match others.is_empty() {
+        true => String::new(),
+        false => format!("; also not well: {}", units::first_few(&others, bad.len() - 1)),
+    };
+    let count = format!("{} of {}", bad.len(), each.len());
+    Err(format!("{count} not well{others}; {}", of(name, sentence)))
 }
 
 /// A daemon is healthy if it gives signs of life and its newest backup is not older than the fire time before
@@ -102,7 +143,7 @@ fn show(time: DateTime<Utc>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::{Failure, Newest};
+    use crate::daemon::{databases_of, Failure, Newest};
 
     fn at(time: &str) -> DateTime<Utc> {
         format!("2026-11-{}Z", time.replace(' ', "T")).parse().unwrap()
@@ -169,6 +210,44 @@ mod tests {
         assert_eq!(problem, "the drill of 2026-11-20 06:00:00 UTC failed: no role");
         let succeeded = Status { drill: drill(Ok("2 tables".into())), ..status };
         assert!(nightly(&succeeded, "20 07:00:00").is_ok());
+    }
+
+    #[test]
+    fn of_several_databases_each_has_to_be_well() {
+        let schedule = Schedule::parse("0 3 * * *").unwrap();
+        let of = |databases: &str, now: &str| {
+            let databases = serde_json::from_str(databases).unwrap();
+            let status =
+                Status { alive: at(now), databases: Some(databases_of(&databases)), ..Status::default() };
+            verdict_of_all(&status, &schedule, &Utc, at(now))
+        };
+        let made =
+            |time: &str| format!(r#"{{"last_success": {{"time": "2026-11-{time}:00:00Z", "key": "k"}}}}"#);
+        let failed = |time: &str| {
+            format!(
+                r#"{{"last_failure": {{"time": "2026-11-{time}:00:00Z", "reason": "no"}}, "last_success": {{"time": "2026-11-20T03:00:00Z", "key": "k"}}}}"#
+            )
+        };
+        let two =
+            format!(r#"{{"a": {}, "b": {}, ".globals": {}}}"#, made("21T03"), made("20T03"), made("21T03"));
+        let sentence = of(&two, "21 04:00:00").unwrap();
+        assert!(sentence.starts_with("2 databases; b: the newest backup is of 2026-11-20"), "{sentence}");
+        let problem = of(&two, "22 03:00:00").unwrap_err();
+        assert!(problem.starts_with("1 of 3 not well; b: the newest backup is of"), "{problem}");
+        let problem = of(&two, "29 03:00:00").unwrap_err();
+        assert!(problem.starts_with("3 of 3 not well; also not well: .globals, a; b: "), "{problem}");
+        // A failure that is forgiven is told of.
+        let one = format!(r#"{{"a": {}, "b": {}}}"#, failed("21T03"), made("19T04"));
+        let sentence = of(&one, "21 02:00:00").unwrap();
+        assert!(sentence.contains("; a: ") && sentence.contains("no"), "{sentence}");
+        // One of which there is no backup, and that failed.
+        let none = format!(
+            r#"{{"a": {}, "b": {{"last_failure": {{"time": "2026-11-21T03:00:00Z", "reason": "gone"}}}}}}"#,
+            made("21T03")
+        );
+        let problem = of(&none, "21 04:00:00").unwrap_err();
+        assert!(problem.contains("; b: no backup is known") && problem.ends_with(": gone"), "{problem}");
+        assert!(of("{}", "21 04:00:00").unwrap_err().starts_with("no backup is in the bucket"));
     }
 
     #[test]

@@ -99,7 +99,8 @@ const ROWS: [Row; 9] = [
 /// How to choose a backup.
 const WHICH: &str = "
 WHICH is latest, a time in UTC (2026-11-23_03-00-00) or its beginning (2026-11-23: the newest of that
-day), or a key as pgkeep list shows it.
+day), or a key as pgkeep list shows it. With BACKUP_DATABASES, the database comes first: shop/latest,
+shop/2026-11-23.
 ";
 const NEEDS_WHICH: &str =
     "needs to know which backup: latest, a time in UTC or its beginning, or a key; pgkeep list shows them";
@@ -133,20 +134,20 @@ impl Command {
     pub fn run(&self, config: &Config, shutdown: &Shutdown) -> Result<Outcome> {
         // When this goes, it tells the last news.
         let notifier = self.tells().then(|| config.notifier(*self == Command::Run, shutdown));
-        let job = || {
-            let mut job = config.job(shutdown)?;
-            job.listeners.extend(notifier.as_ref().and_then(Notifier::listener));
-            anyhow::Ok(job)
+        let source = || {
+            let mut source = config.source(shutdown)?;
+            source.job.listeners.extend(notifier.as_ref().and_then(Notifier::listener));
+            anyhow::Ok(source)
         };
         match self {
             Command::Run => run::command(config, shutdown, notifier.as_ref().and_then(Notifier::listener)),
-            Command::Backup => Ok(backup::command(&job()?)),
-            Command::List(options) => list::command(&job()?, options),
-            Command::Prune(options) => prune::command(&job()?, options),
-            Command::Restore(options) => restore::command(&job()?, options),
-            Command::Get(options) => get::command(&job()?, options),
-            Command::Verify(options) => verify::command(&job()?, options),
-            Command::Check(options) => Ok(check::command(config, &job()?, options)),
+            Command::Backup => Ok(backup::command(&source()?)),
+            Command::List(options) => list::command(&source()?, options),
+            Command::Prune(options) => prune::command(&source()?, options),
+            Command::Restore(options) => restore::command(&source()?.job, options),
+            Command::Get(options) => get::command(&source()?.job, options),
+            Command::Verify(options) => verify::command(&source()?, options),
+            Command::Check(options) => Ok(check::command(config, &source()?, options)),
             Command::Health => health::command(config),
         }
     }

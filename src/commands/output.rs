@@ -25,13 +25,13 @@ pub fn text(text: &str) -> io::Result<()> {
     }
 }
 
-/// Prints why nothing is deleted, and the warning about backups of the future.
+/// Prints why nothing is deleted, with `of` before each line, and the warning about backups of the future.
 ///
 /// # Errors
 /// The same as for [`line`].
-pub fn doubts(doubts: &[Doubt], warning: Option<&str>) -> io::Result<()> {
+pub fn doubts(of: &str, doubts: &[Doubt], warning: Option<&str>) -> io::Result<()> {
     for doubt in doubts {
-        line(format_args!("pruning is held back: {doubt}"))?;
+        line(format_args!("{of}pruning is held back: {doubt}"))?;
     }
-    warning.map_or(Ok(()), |warning| line(format_args!("warning: {warning}")))
+    warning.map_or(Ok(()), |warning| line(format_args!("{of}warning: {warning}")))
 }

@@ -1,13 +1,13 @@
 //! `pgkeep prune`: deletes what the retention policy does not keep, or shows it.
 
-use anyhow::{bail, Result};
+use anyhow::{ensure, Result};
 use lexopt::prelude::*;
 use log::info;
 
 use super::{output, said, unexpected, Command, Outcome, Row};
 use crate::base::units;
 use crate::jobs::prune::{self, Plan, Pruning};
-use crate::jobs::Job;
+use crate::jobs::server::Source;
 use crate::store::{Decision, Fate};
 
 pub(super) const ROW: Row = Row {
@@ -17,7 +17,7 @@ pub(super) const ROW: Row = Row {
     details: "
   --dry-run   only print what would happen, and why
 
-Only backups of this database are deleted, by exact name, and never the newest one. Nothing is deleted, and
+Only backups of this database (of these databases) are deleted, by exact name, and never the newest one. Nothing is deleted, and
 the exit status is 1, while something is wrong: the clock, a backup that has suddenly shrunk, or another
 server that writes to the same place.
 ",
@@ -42,24 +42,29 @@ fn parse(parser: &mut lexopt::Parser) -> Result<Command, String> {
     Ok(Command::Prune(options))
 }
 
-pub(super) fn command(job: &Job, options: &Options) -> Result<Outcome> {
-    let plan = prune::plan(job)?;
-    if options.dry_run {
-        return print(&plan).map(|()| Outcome::Done);
-    }
-    match prune::carry_out(plan, job) {
-        Pruning::Done(pruned) => {
-            info!("pruned: {pruned}");
-            if pruned.failed > 0 {
-                bail!("{} could not be deleted", units::count(pruned.failed, "expired backup"));
-            }
-            Ok(Outcome::Done)
+pub(super) fn command(source: &Source, options: &Options) -> Result<Outcome> {
+    let mut outcome = Outcome::Done;
+    let mut undeleted = 0;
+    for job in source.jobs_of_bucket()? {
+        let plan = prune::plan(&job)?;
+        let of = if source.several.is_some() { format!("{}: ", job.subject()) } else { String::new() };
+        if options.dry_run {
+            print(&of, &plan)?;
+            continue;
         }
-        Pruning::HeldBack(_) | Pruning::Failed => Ok(Outcome::Failed),
+        match prune::carry_out(plan, &job) {
+            Pruning::Done(pruned) => {
+                info!("{of}pruned: {pruned}");
+                undeleted += pruned.failed;
+            }
+            Pruning::HeldBack(_) | Pruning::Failed => outcome = Outcome::Failed,
+        }
     }
+    ensure!(undeleted == 0, "{} could not be deleted", units::count(undeleted, "expired backup"));
+    Ok(outcome)
 }
 
-fn print(Plan { decisions, doubts, warning }: &Plan) -> Result<()> {
+fn print(of: &str, Plan { decisions, doubts, warning }: &Plan) -> Result<()> {
     for Decision { backup, fate, reason, .. } in decisions {
         let word = match fate {
             Fate::Kept => "keep  ",
@@ -68,9 +73,9 @@ fn print(Plan { decisions, doubts, warning }: &Plan) -> Result<()> {
         };
         output::line(format_args!("{word}  {}  ({reason})", backup.key))?;
     }
-    output::doubts(doubts, warning.as_deref())?;
+    output::doubts(of, doubts, warning.as_deref())?;
     let deleted = decisions.iter().filter(|decision| decision.fate == Fate::Goes).count();
     let kept = units::count(decisions.len() - deleted, "backup");
-    output::line(format_args!("{kept} would be kept, {deleted} deleted; nothing was done"))?;
+    output::line(format_args!("{of}{kept} would be kept, {deleted} deleted; nothing was done"))?;
     Ok(())
 }

@@ -10,6 +10,7 @@ use crate::base::shutdown::Shutdown;
 use crate::base::units::both_times;
 use crate::config::Config;
 use crate::daemon;
+use crate::jobs::server::Source;
 use crate::jobs::Listener;
 
 pub(super) const ROW: Row = Row {
@@ -32,9 +33,10 @@ pub(super) fn command(config: &Config, shutdown: &Shutdown, notified: Option<Lis
     for (number, fire) in fires.iter().take(3).enumerate() {
         info!("fire time {}: {}", number + 1, both_times(*fire));
     }
-    match config.job(shutdown) {
-        Ok(job) => {
-            info!("backups go to {}", job.store.location());
+    match config.source(shutdown) {
+        Ok(Source { job, several }) => {
+            let location = if several.is_some() { job.store.location_of_all() } else { job.store.location() };
+            info!("backups go to {location}");
             if let Some(text) = job.retention.warning(&fires) {
                 warn!("{text}");
             }
@@ -42,6 +44,6 @@ pub(super) fn command(config: &Config, shutdown: &Shutdown, notified: Option<Lis
         // At the first fire time the server may be up.
         Err(failure) => logging::failure("where backups go is not known yet", &failure),
     }
-    daemon::run(&|| config.job_of_now(shutdown), plan, shutdown, notified)?;
+    daemon::run(&|| config.source_of_now(shutdown), plan, shutdown, notified)?;
     Ok(Outcome::Done)
 }

@@ -16,9 +16,17 @@ fn commands_and_their_options() {
         ("", Command::Run),
         ("run", Command::Run),
         ("backup", Command::Backup),
-        ("list", Command::List(list::Options { all: false, json: false })),
-        ("list --json", Command::List(list::Options { all: false, json: true })),
-        ("list --json --all", Command::List(list::Options { all: true, json: true })),
+        ("list", Command::List(list::Options::default())),
+        ("list --json", Command::List(list::Options { json: true, ..Default::default() })),
+        ("list --json --all", Command::List(list::Options { all: true, json: true, ..Default::default() })),
+        (
+            "list a --runs b",
+            Command::List(list::Options {
+                databases: vec!["a".into(), "b".into()],
+                runs: true,
+                ..Default::default()
+            }),
+        ),
         ("prune --dry-run", Command::Prune(prune::Options { dry_run: true })),
         ("health", Command::Health),
         ("check", Command::Check(check::Options { notify: false })),
@@ -55,6 +63,7 @@ fn what_does_not_fit_is_refused() {
     for line in [
         "bakup",
         "list --dry-run",
+        "list --all shop",
         "--all",
         "prune --all",
         "prune --json",

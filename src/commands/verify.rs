@@ -9,19 +9,24 @@ use log::info;
 use super::{said, unexpected, Command, Outcome, Row};
 use crate::base::progress::rate;
 use crate::base::{logging, units};
-use crate::jobs::{drill, fetch, Job};
+use crate::jobs::server::{newest, Source};
+use crate::jobs::{drill, fetch};
 use crate::s3::S3Error;
 
 pub(super) const ROW: Row = Row {
     name: "verify",
-    options: "[WHICH | --all] [--drill]",
+    options: "[WHICH | DATABASE | --all] [--drill]",
     summary: "read a backup (default: the newest) and prove it whole",
     details: "
-  --all     all backups of this database
+With BACKUP_DATABASES, DATABASE is its newest backup, and the default is the newest of each database.
+
+  --all     all backups of this database, or of all these databases
   --drill   restore it too, on the server of BACKUP_DRILL_CONNECTION_STRING, and drop what was made
 ",
     parse,
 };
+
+const LATEST: &str = "latest";
 
 /// The options of `pgkeep verify`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,21 +53,29 @@ fn parse(parser: &mut lexopt::Parser) -> Result<Command, String> {
         return Err("verify --all takes neither a backup nor --drill".into());
     }
     if options.which.is_empty() {
-        options.which = "latest".into();
+        options.which = LATEST.into();
     }
     Ok(Command::Verify(options))
 }
 
-pub(super) fn command(job: &Job, options: &Options) -> Result<Outcome> {
+pub(super) fn command(source: &Source, options: &Options) -> Result<Outcome> {
     if options.drill {
-        return Ok(Outcome::of(drill::run(job, &options.which)));
+        return drill(source, &options.which);
     }
-    let store = &job.store;
-    let backups = match options.all {
-        true => store.list().context("cannot list the backups")?,
-        false => vec![store.find(&options.which)?.backup],
-    };
-    ensure!(!backups.is_empty(), "there is no backup of database \"{}\"", job.database);
+    let (job, store) = (&source.job, &source.job.store);
+    let mut backups = Vec::new();
+    if options.all || (source.several.is_some() && options.which == LATEST) {
+        for job in source.jobs_of_bucket()? {
+            if options.all {
+                backups.extend(job.store.list().context("cannot list the backups")?);
+            } else {
+                backups.extend(newest(&job)?);
+            }
+        }
+    } else {
+        backups.push(store.find(&source.which(&options.which))?.backup);
+    }
+    ensure!(!backups.is_empty(), "there is no backup at {}", store.location_of_all());
     let mut bad = 0;
     for backup in &backups {
         let started = Instant::now();
@@ -94,4 +107,20 @@ pub(super) fn command(job: &Job, options: &Options) -> Result<Outcome> {
         _ => bail!("{bad} of {} are not proven whole", units::count(backups.len(), "backup")),
     }
     Ok(Outcome::Done)
+}
+
+fn drill(source: &Source, which: &str) -> Result<Outcome> {
+    if source.several.is_none() {
+        return Ok(Outcome::of(drill::run(&source.job, which)));
+    }
+    if which == LATEST {
+        return Ok(Outcome::of(source.drill()?));
+    }
+    let which = source.which(which);
+    // A key names its database itself.
+    let (job, which) = match which.rsplit_once('/').filter(|_| !which.ends_with(".gz")) {
+        Some((database, which)) => (source.job.of(database), which),
+        None => (source.job.clone(), which.as_str()),
+    };
+    Ok(Outcome::of(drill::run(&job, which)))
 }

@@ -7,69 +7,31 @@ mod notify;
 mod objects;
 mod proxy;
 mod reader;
+mod settings;
 mod text;
+mod together;
 mod values;
 mod variables;
 
 use std::env;
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::thread;
-use std::time::Duration;
 
 use anyhow::{anyhow, ensure, Context, Error, Result};
 use log::{warn, LevelFilter};
-use rusty_s3::{Bucket, UrlStyle};
-use ureq::tls::Certificate;
-use url::Url;
 
 use self::reader::Reader;
+use self::settings::Settings;
 pub use self::variables::{Absent, Variable, VARIABLES};
 use crate::base::secret::{Redactor, Secret};
 use crate::base::shutdown::Shutdown;
-use crate::daemon::{self, OnStart, Status};
+use crate::daemon::{self, Status};
+use crate::jobs::server::{Names, Several, Source};
 use crate::jobs::Job;
 use crate::notify::{Notifier, Receiver, Times};
-use crate::postgres::{refuse_hidden_password, Clients, Conninfo, DumpOptions, Format, Postgres};
-use crate::s3::{Client, Credentials, PartSize, Properties, S3Config};
+use crate::postgres::{refuse_hidden_password, Clients, Conninfo, Postgres};
+use crate::s3::{Client, Credentials, S3Config};
 use crate::schedule::Interval;
-use crate::store::{Policy, Rule, Store};
-
-/// The values of the variables, one field for each.
-struct Settings {
-    connection: Option<Conninfo>,
-    bucket: String,
-    access_key: String,
-    secret_key: Secret,
-    session_token: Option<Secret>,
-    role: bool,
-    properties: Properties,
-    part_size: PartSize,
-    interval: Option<Interval>,
-    url: Option<Url>,
-    path: String,
-    region: String,
-    style: Option<UrlStyle>,
-    authorities: Option<Arc<Vec<Certificate<'static>>>>,
-    upload_concurrency: NonZeroUsize,
-    on_start: OnStart,
-    retention: Policy,
-    shrink_guard: bool,
-    format: Format,
-    dump_options: DumpOptions,
-    drill: Option<Conninfo>,
-    drill_interval: Option<Interval>,
-    notify: crate::notify::Settings,
-    lock_timeout: Duration,
-    stall_timeout: Duration,
-    client_directory: Option<PathBuf>,
-    compression_level: u32,
-    threads: NonZeroUsize,
-    temp_directory: PathBuf,
-    log_level: LevelFilter,
-    time_zone: Option<String>,
-}
+use crate::store::Store;
 
 /// The whole configuration.
 pub struct Config {
@@ -125,12 +87,12 @@ impl Config {
         }
     }
 
-    /// The job for the database, with what the files hold now that `NAME_FILE` variables name. Secrets change
-    /// while a daemon runs. The environment cannot.
+    /// What a run backs up, with what the files hold now that `NAME_FILE` variables name. Secrets change while
+    /// a daemon runs. The environment cannot.
     ///
     /// # Errors
     /// All problems of the configuration. Or it now means other backups than those that the daemon watches.
-    pub fn job_of_now(&self, shutdown: &Shutdown) -> Result<Job> {
+    pub fn source_of_now(&self, shutdown: &Shutdown) -> Result<Source> {
         let now = Self::read(self.from.again(), false)
             .map_err(|problems| anyhow!("the configuration cannot be read again: {}", problems.join("; ")))?;
         ensure!(
@@ -141,10 +103,29 @@ impl Config {
         for sentence in now.warnings.iter().filter(|sentence| !self.warnings.contains(sentence)) {
             warn!("{sentence}");
         }
-        now.job(shutdown)
+        now.source(shutdown)
     }
 
-    /// The job for the database.
+    /// What a run backs up: one database, or several of a server.
+    ///
+    /// # Errors
+    /// The same as for [`Config::job`].
+    pub fn source(&self, shutdown: &Shutdown) -> Result<Source> {
+        let several = self.several();
+        let mut job = self.job(shutdown)?;
+        if several.is_some() {
+            job.store = job.store.of_several();
+        }
+        Ok(Source { job, several })
+    }
+
+    fn several(&self) -> Option<Several> {
+        let of = &self.settings;
+        let names = Names::new(of.databases.clone()?, of.exclude_databases.clone());
+        Some(Several { names, globals: of.globals.unwrap_or(true), at_a_time: of.at_a_time })
+    }
+
+    /// The job for the database of the connection.
     ///
     /// # Errors
     /// Only the server knows the database's name, and it cannot be asked.
@@ -173,6 +154,8 @@ impl Config {
             redactor: self.redactor(),
             shutdown: shutdown.clone(),
             listeners: Vec::new(),
+            run: None,
+            globals: false,
         })
     }
 
@@ -186,18 +169,29 @@ impl Config {
             on_start: self.settings.on_start,
             drill_interval: self.settings.drill_interval.clone(),
             status_path: self.status_path(),
+            several: self.settings.databases.is_some(),
         })
     }
 
     /// If the name is not known, the connection stands for it: `pgkeep health` asks no server.
     fn status_path(&self) -> PathBuf {
         let bucket = &self.s3.bucket;
-        let mut path = self.settings.path.clone();
-        if self.database.is_none() {
-            path += &format!("\n{}", self.connection.without_password());
-        }
+        let of = &self.settings;
+        let mut path = of.path.clone();
+        // Of several databases, the list says which daemon it is.
+        let name = match (&of.databases, &self.database) {
+            (Some(list), _) => {
+                path += &format!("\n{list}\n{}", of.exclude_databases);
+                "*"
+            }
+            (None, Some(database)) => database,
+            (None, None) => {
+                path += &format!("\n{}", self.connection.without_password());
+                ""
+            }
+        };
         let place = [bucket.base_url().as_str(), bucket.name(), &path];
-        Status::path(&self.settings.temp_directory, self.database.as_deref().unwrap_or_default(), place)
+        Status::path(&of.temp_directory, name, place)
     }
 
     /// The name of the database that libpq chooses.
@@ -258,149 +252,6 @@ impl Config {
         let drill = self.settings.drill.as_ref().and_then(Conninfo::password).cloned();
         let secrets = [self.connection.password().cloned(), drill, inherited];
         Redactor::new(secrets.into_iter().flatten().chain(self.s3.credentials.configured_secrets()))
-    }
-}
-
-impl Default for Settings {
-    /// The values before any variable is read. Most defaults are in the table.
-    fn default() -> Self {
-        // As many as this process may use, given its affinity and its control group's quota.
-        let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        Settings {
-            connection: None,
-            bucket: String::new(),
-            access_key: String::new(),
-            secret_key: Secret::new(""),
-            session_token: None,
-            role: false,
-            properties: Properties::default(),
-            part_size: PartSize::default(),
-            interval: None,
-            url: None,
-            path: String::new(),
-            region: String::new(),
-            style: None,
-            authorities: None,
-            upload_concurrency: NonZeroUsize::MIN,
-            on_start: OnStart::No,
-            retention: Policy::default(),
-            shrink_guard: false,
-            format: Format::Plain,
-            dump_options: DumpOptions::default(),
-            drill: None,
-            drill_interval: None,
-            notify: crate::notify::Settings::default(),
-            lock_timeout: Duration::ZERO,
-            stall_timeout: Duration::ZERO,
-            client_directory: None,
-            compression_level: 0,
-            threads: NonZeroUsize::new(processors.min(values::USUAL_THREADS)).expect("from 1"),
-            temp_directory: env::temp_dir(),
-            log_level: LevelFilter::Info,
-            time_zone: None,
-        }
-    }
-}
-
-impl Settings {
-    /// Adds a rule to the retention.
-    fn keep(&mut self, rule: Rule, number: u32) {
-        self.retention.rules.insert(rule, number);
-    }
-
-    /// The number of a rule of the retention.
-    fn kept(&self, rule: Rule) -> String {
-        self.retention.rules.get(&rule).map_or(String::new(), u32::to_string)
-    }
-
-    /// Checks what depends on several variables: the connection with its database, and the bucket.
-    fn together(&self, from: &mut Reader) -> Option<(Conninfo, Option<String>, S3Config)> {
-        if self.drill_interval.is_some() && !from.is_set("BACKUP_DRILL_CONNECTION_STRING") {
-            let remedy = "name the server to restore to; the source server too has to be named";
-            from.problem(
-                "BACKUP_DRILL_INTERVAL",
-                "is set, and BACKUP_DRILL_CONNECTION_STRING is not",
-                remedy,
-            );
-        }
-        self.check_encryption(from);
-        if let Err(what) = self.notify.check() {
-            from.problem(
-                "BACKUP_WEBHOOK_URL",
-                what,
-                "for example BACKUP_WEBHOOK_URL=https://ntfy.sh/my-topic",
-            );
-        }
-        let credentials = self.credentials(from);
-        let (connection, s3) = (self.named_connection(from), self.s3(from, credentials));
-        let (connection, database) = connection?;
-        Some((connection, database, s3?))
-    }
-
-    /// The connection and the name of its database. Like libpq, this uses PGDATABASE if the connection names
-    /// no database, and then the user's name. If there is a service, or no user, only libpq knows the name.
-    fn named_connection(&self, from: &mut Reader) -> Option<(Conninfo, Option<String>)> {
-        let connection = self.connection.clone()?;
-        let given = |keyword: &str| connection.get(keyword).map(str::to_owned);
-        let mut database = given("dbname");
-        if given("service").or_else(|| from.inherited("PGSERVICE")).is_none() {
-            database = database.or_else(|| from.inherited("PGDATABASE"));
-            database = database.or_else(|| given("user")).or_else(|| from.inherited("PGUSER"));
-        }
-        // If the name came from the connection string, it was checked there.
-        if let Some(Err(problem)) = database.as_deref().map(|name| refuse_hidden_password("dbname", name)) {
-            from.problem("PGDATABASE", "cannot be used", &problem);
-            return None;
-        }
-        Some((connection, database))
-    }
-
-    fn s3(&self, from: &mut Reader, credentials: Option<Credentials>) -> Option<S3Config> {
-        if self.bucket.is_empty() || self.region.is_empty() {
-            // Already reported.
-            return None;
-        }
-        let region = &self.region;
-        let aws = || Url::parse(&format!("https://s3.{region}.amazonaws.com"));
-        let Ok(url) = self.url.clone().map_or_else(aws, Ok) else {
-            from.problem("S3_REGION", "is not the name of a region", "for example S3_REGION=eu-central-1");
-            return None;
-        };
-        let style = self.style.unwrap_or_else(|| default_style(&url, &self.bucket));
-        match Bucket::new(url, style, self.bucket.clone(), region.clone()) {
-            Ok(bucket) => Some(S3Config {
-                url: self.url.clone(),
-                proxy: proxy::choose(bucket.base_url(), |name| from.inherited(name)).unwrap_or_else(
-                    |(name, what)| {
-                        let example = format!("for example {name}=http://proxy.example.com:3128");
-                        from.problem(name, &what, &example);
-                        None
-                    },
-                ),
-                bucket,
-                credentials: credentials?,
-                properties: self.properties.clone(),
-                part_size: self.part_size,
-                authorities: self.authorities.clone(),
-            }),
-            Err(problem) => {
-                let what = format!("and S3_BUCKET give no address: {problem}");
-                from.problem("S3_URL", &what, "a host that is a number needs S3_ADDRESSING_STYLE=path");
-                None
-            }
-        }
-    }
-}
-
-/// AWS wants the bucket in the host name. The exception is a bucket with dots in its name, because AWS's
-/// certificate would not cover it. All other stores get the bucket in the path.
-fn default_style(url: &Url, bucket: &str) -> UrlStyle {
-    let host = url.host_str().unwrap_or_default();
-    let aws = host.ends_with(".amazonaws.com") || host.ends_with(".amazonaws.com.cn");
-    if aws && !bucket.contains('.') {
-        UrlStyle::VirtualHost
-    } else {
-        UrlStyle::Path
     }
 }
 

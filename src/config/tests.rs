@@ -69,6 +69,10 @@ fn each_problem_names_its_variable_and_a_right_value() {
         ("BACKUP_COMPRESSION_LEVEL", "0", "from 1 to 9"),
         ("BACKUP_COMPRESSION_LEVEL", "10", "BACKUP_COMPRESSION_LEVEL=3"),
         ("BACKUP_THREADS", "two", "whole number"),
+        ("BACKUP_DATABASES", "a,,b", "BACKUP_DATABASES='app,shop_*'"),
+        ("BACKUP_EXCLUDE_DATABASES", "*_test", "BACKUP_DATABASES is not"),
+        ("BACKUP_GLOBALS", "true", "BACKUP_DATABASES is not"),
+        ("BACKUP_JOBS", "0", "from 1 to 64"),
         ("S3_UPLOAD_CONCURRENCY", "65", "from 1 to 64"),
         ("BACKUP_HEARTBEAT_URL", "hush", "is not a URL"),
         ("BACKUP_DRILL_HEARTBEAT_URL", "ftp://kuma/hush", "BACKUP_DRILL_HEARTBEAT_URL=https://"),
@@ -207,22 +211,41 @@ fn a_job_has_the_secrets_that_the_files_hold_now() {
     let variables = [("POSTGRES_CONNECTION_STRING", ""), ("POSTGRES_CONNECTION_STRING_FILE", path)];
     let config = read(&variables).unwrap();
     let password = |job: &Job| job.connection.password().unwrap().expose().to_owned();
-    assert_eq!(password(&config.job_of_now(&shutdown).unwrap()), "first");
+    assert_eq!(password(&config.source_of_now(&shutdown).map(|source| source.job).unwrap()), "first");
     write("postgresql://app:second@db/shop");
-    let job = config.job_of_now(&shutdown).unwrap();
+    let job = config.source_of_now(&shutdown).map(|source| source.job).unwrap();
     assert_eq!(password(&job), "second");
     assert_eq!(job.redactor.clean("the second hushhush"), "the *** ***");
-    let problem = || config.job_of_now(&shutdown).err().expect("a problem").to_string();
+    let problem =
+        || config.source_of_now(&shutdown).map(|source| source.job).err().expect("a problem").to_string();
     write("postgresql://app:second@db/other");
     assert!(problem().contains("another database"), "{}", problem());
     write("postgresql://app:thi@rd@db/shop");
     let said = problem();
-    assert!(said.contains("POSTGRES_CONNECTION_STRING cannot be read") && !said.contains("rd@db"), "{said}");
+    assert!(said.contains("POSTGRES_CONNECTION_STRING cannot be read") && !said.contains("thi@"), "{said}");
     std::fs::remove_file(file.path()).unwrap();
     let said = problem();
     assert!(said.contains(&format!("POSTGRES_CONNECTION_STRING_FILE names {path}, which cannot be read")));
     write("postgresql://app:third@db/shop");
-    assert_eq!(password(&config.job_of_now(&shutdown).unwrap()), "third");
+    assert_eq!(password(&config.source_of_now(&shutdown).map(|source| source.job).unwrap()), "third");
+}
+
+#[test]
+fn several_databases_are_asked_for_from_the_one_of_the_connection_or_from_postgres() {
+    let all = ("BACKUP_DATABASES", "*");
+    let of = |connection: &str| {
+        let config = read(&[all, ("POSTGRES_CONNECTION_STRING", connection)]).unwrap();
+        (config.connection.get("dbname").unwrap().to_owned(), config.status_path())
+    };
+    assert_eq!(of("postgresql://app@db/shop").0, "shop");
+    assert_eq!(of("postgresql://app@db").0, "postgres");
+    // Another list is another daemon.
+    let of_one = read(&[("BACKUP_DATABASES", "a,b")]).unwrap().status_path();
+    assert!(of("postgresql://app@db").1 != of_one && of_one != read(&[]).unwrap().status_path());
+    let source = |changes: &[(&str, &str)]| read(changes).unwrap().source(&Shutdown::default()).unwrap();
+    assert!(source(&[]).several.is_none());
+    assert!(source(&[all]).several.unwrap().globals);
+    assert!(!source(&[all, ("BACKUP_GLOBALS", "false")]).several.unwrap().globals);
 }
 
 #[test]

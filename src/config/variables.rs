@@ -4,6 +4,7 @@
 mod credentials;
 mod keep;
 mod objects;
+mod server;
 
 use super::{notify, values, Settings};
 use crate::base::secret::{Secret, MASK};
@@ -67,7 +68,8 @@ pub const VARIABLES: &[Variable] = &[
         absent: Absent::Required,
         example: CONNECTION,
         doc: "the database: a URI or a keyword/value string, as psql takes it. In a URI, write @ : / % within user or \
-              password as %40 %3A %2F %25",
+              password as %40 %3A %2F %25. With BACKUP_DATABASES: the server, and the database to ask it from (postgres \
+              if it names none)",
         aliases: &["POSTGRES_URL", "POSTGRES_URI", "POSTGRES_DSN", "POSTGRES_DATABASE_URL"],
         set: |to, text| values::conninfo(text).map(|it| to.connection = Some(it)),
         show: |of| of.connection.as_ref().map_or(String::new(), |connection| connection.masked()),
@@ -178,6 +180,10 @@ pub const VARIABLES: &[Variable] = &[
     objects::SSE,
     objects::SSE_KMS_KEY_ID,
     objects::TAGS,
+    server::DATABASES,
+    server::EXCLUDE_DATABASES,
+    server::GLOBALS,
+    server::JOBS,
     Variable {
         name: "BACKUP_ON_START",
         absent: Absent::Value("false"),
@@ -315,7 +321,7 @@ pub const VARIABLES: &[Variable] = &[
         absent: Absent::Off("as many as the processors that the container may use, at most 8"),
         example: "2",
         doc: "how many threads compress",
-        aliases: &["BACKUP_JOBS"],
+        aliases: &[],
         set: |to, text| values::count(text).map(|it| to.threads = it),
         show: |of| of.threads.to_string(),
     },

@@ -23,8 +23,8 @@ use crate::store;
 /// The daemon gives a sign of life at least this often.
 pub const BEAT: Duration = Duration::from_secs(60);
 
-/// At most this many bytes of the file are read.
-const LONGEST: u64 = 64 * 1024;
+/// At most this many bytes of the file are read: enough for a thousand databases with long names and reasons.
+const LONGEST: u64 = 4 * 1024 * 1024;
 /// The length of the hash in the file's name.
 const HASH_BYTES: usize = 4;
 
@@ -110,9 +110,9 @@ impl StatusFile {
         Ok(StatusFile { shared: Arc::new(Shared { path, status: Mutex::new(status) }) })
     }
 
-    /// When the newest backup in the bucket was made.
-    pub fn newest(&self) -> Option<DateTime<Utc>> {
-        self.lock().newest.as_ref().map(|newest| newest.time)
+    /// See [`Status::newest_at_start`].
+    pub fn newest_at_start(&self, is_recent: impl Fn(DateTime<Utc>) -> bool) -> Option<DateTime<Utc>> {
+        self.lock().newest_at_start(is_recent)
     }
 
     /// Changes the status, gives a sign of life, and writes the file. If it cannot be written, that is only
@@ -175,6 +175,7 @@ mod tests {
             broken_off: Some(at(5)),
             next_fire: Some(at(6)),
             drill: Some(Drill { time: at(7), result: Ok("2 tables".into()) }),
+            databases: None,
         };
         let failed = Drill { time: at(8), result: Err("no".into()) };
         let drilled = Status { drill: Some(failed), ..full.clone() };

@@ -1,5 +1,6 @@
 //! The daemon's loop: sleep until the fire time or a signal, back up, and go on, whatever happened.
 
+mod each;
 mod file;
 mod start;
 mod status;
@@ -9,20 +10,22 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use chrono::{DateTime, Local, Utc};
 use log::{debug, info, warn};
 
 use self::file::StatusFile;
 pub use self::file::BEAT;
 pub use self::start::OnStart;
-pub use self::status::{Drill, Failure, Newest, Status};
+pub use self::status::{Drill, Failure, Status};
+#[cfg(test)]
+pub use self::{each::databases_of, status::Newest};
 use crate::base::logging;
 use crate::base::shutdown::Shutdown;
 use crate::base::units::{self, both_times};
-use crate::jobs::{backup, drill, leftovers, Event, Job, Listener};
+use crate::jobs::server::{NewestOf, Source};
+use crate::jobs::{leftovers, Event, Listener};
 use crate::schedule::{Agenda, Interval, Skipped};
-use crate::store::{self, Store};
 
 /// The wall clock can jump (NTP, a suspended host), so the loop checks it at least this often. Each check is
 /// a sign of life.
@@ -40,14 +43,16 @@ pub struct Plan {
     pub drill_interval: Option<Interval>,
     /// Where the status file is.
     pub status_path: PathBuf,
+    /// Whether several databases are backed up.
+    pub several: bool,
 }
 
-/// Runs until a signal comes. `make` makes the job anew for each run, because secrets may change.
+/// Runs until a signal comes. `make` says anew for each run what to back up, because secrets may change.
 ///
 /// # Errors
 /// The schedule has no fire time left, or the status file cannot be written.
 pub fn run(
-    make: &dyn Fn() -> Result<Job>,
+    make: &dyn Fn() -> Result<Source>,
     plan: Plan,
     shutdown: &Shutdown,
     notified: Option<Listener>,
@@ -58,13 +63,15 @@ pub fn run(
     let left = Status::read(&plan.status_path)
         .inspect_err(|problem| debug!("nothing of an earlier daemon: {problem:#}"));
     let broken_off = left.ok().and_then(|left| left.running_since.or(left.broken_off));
-    let status = Status { started, alive: started, broken_off, ..Status::default() };
+    let databases = plan.several.then(Default::default);
+    let status = Status { started, alive: started, broken_off, databases, ..Status::default() };
     let status = StatusFile::create(plan.status_path, status)?;
 
     let mut agenda = Agenda::new(&plan.interval.schedule, &Local, started)?;
     let mut drills =
         plan.drill_interval.as_ref().map(|of| Agenda::new(&of.schedule, &Local, started)).transpose()?;
-    let daemon = Daemon { make, on_start: plan.on_start, status, notified, shutdown: shutdown.clone() };
+    let (on_start, several) = (plan.on_start, plan.several);
+    let daemon = Daemon { make, on_start, status, several, notified, shutdown: shutdown.clone() };
     daemon.look_for_leftovers();
     daemon.announce(agenda.next());
     if let Some(drills) = &drills {
@@ -87,10 +94,10 @@ pub fn run(
             report_skipped(&agenda.advance(Utc::now())?);
             daemon.announce(agenda.next());
         } else if !looked && !shutdown.requested() {
-            let bucket = daemon.look_into_bucket(ran);
-            looked = bucket.is_some();
+            let source = daemon.look_into_bucket(ran);
+            looked = source.is_some();
             let last = plan.interval.schedule.past(now, &Local).map(|[last, _]| last);
-            if bucket.is_some_and(|bucket| daemon.backs_up_at_start(&bucket, last, broken_off, now)) {
+            if source.is_some_and(|source| daemon.backs_up_at_start(&source, last, broken_off, now)) {
                 daemon.back_up();
                 report_skipped(&agenda.pass(Utc::now())?);
                 daemon.announce(agenda.next());
@@ -117,26 +124,32 @@ pub fn run(
 }
 
 struct Daemon<'a> {
-    make: &'a dyn Fn() -> Result<Job>,
+    make: &'a dyn Fn() -> Result<Source>,
     on_start: OnStart,
     status: StatusFile,
+    several: bool,
     /// Who else hears of events.
     notified: Option<Listener>,
     shutdown: Shutdown,
 }
 
 impl Daemon<'_> {
-    /// The job of a run. Its events are passed to the status.
-    fn job(&self) -> Result<Job> {
-        let (mut job, hearing) = ((self.make)()?, self.status.clone());
-        job.listeners.extend(self.notified.clone());
-        job.listeners.push(Arc::new(move |_, event| hearing.update(|status| status.hear(event))));
-        Ok(job)
+    /// What a run backs up. Its events are passed to the status.
+    fn source(&self) -> Result<Source> {
+        let (mut source, hearing) = ((self.make)()?, self.status.clone());
+        source.job.listeners.extend(self.notified.clone());
+        source.job.listeners.push(Arc::new(move |job, event| {
+            hearing.update(|status| match job {
+                Some(job) => status.hear_of(job, event),
+                None => status.hear(event),
+            });
+        }));
+        Ok(source)
     }
 
-    /// Tells that a run has failed before it had a job.
+    /// Tells that a run has failed before it was known what it is about.
     fn tell(&self, event: &Event) {
-        event.log();
+        event.log(None);
         if let Some(notified) = &self.notified {
             notified(None, event);
         }
@@ -153,7 +166,7 @@ impl Daemon<'_> {
     /// Runs on its own thread, so that a server that does not answer delays no backup.
     fn look_for_leftovers(&self) {
         // Without listeners: they hold the status file, which the daemon removes when it ends.
-        let looking = (self.make)().and_then(|job| {
+        let looking = (self.make)().and_then(|Source { job, .. }| {
             let thread = thread::Builder::new().name("leftovers".into());
             Ok(thread.spawn(move || leftovers::warn(&job))?)
         });
@@ -165,21 +178,21 @@ impl Daemon<'_> {
     /// Backs up. Events pass the result to the status.
     fn back_up(&self) {
         self.status.update(|status| status.running_since = Some(Utc::now()));
-        self.with_beat(|| match self.job() {
-            Ok(job) => {
-                backup::run(&job);
+        self.with_beat(|| match self.source() {
+            Ok(source) => {
+                source.run();
             }
+            Err(failure) if self.several => self.tell(&Event::RunFailed { failure }),
             Err(failure) => self.tell(&Event::BackupFailed { failure }),
         });
     }
 
-    /// Tries to restore the newest backup. Events pass the result to the status.
+    /// Tries to restore the newest backups. Events pass the result to the status.
     fn drill(&self) {
-        self.with_beat(|| match self.job() {
-            Ok(job) => {
-                drill::run(&job, "latest");
+        self.with_beat(|| {
+            if let Err(failure) = self.source().and_then(|source| source.drill().map(drop)) {
+                self.tell(&Event::DrillFailed { failure });
             }
-            Err(failure) => self.tell(&Event::DrillFailed { failure }),
         });
     }
 
@@ -190,34 +203,25 @@ impl Daemon<'_> {
         work()
     }
 
-    /// Finds the newest backup, so that it is known after a restart. Returns the backups if that was possible.
-    /// A successful look clears earlier failures to look, but not the failure of a backup. `ran` says whether
-    /// there was a backup.
-    fn look_into_bucket(&self, ran: bool) -> Option<Store> {
+    /// Finds the newest backups, so that they are known after a restart. Returns what is backed up if that was
+    /// possible. A successful look clears earlier failures to look, but not the failure of a backup. `ran` says
+    /// whether there was a backup.
+    fn look_into_bucket(&self, ran: bool) -> Option<Source> {
         let look = || {
-            let bucket = self.job()?.store;
+            let source = self.source()?;
             // The loop itself tries again, and handles signals meanwhile.
-            let listed = bucket.with_client(bucket.client.without_retries()).list();
-            Ok((listed.context("cannot look into the bucket")?, bucket))
+            Ok((source.newest(source.job.store.client.without_retries())?, source))
         };
         match look() {
-            Ok((backups, bucket)) => {
-                let (past, future) = store::split_future(&backups, Utc::now());
-                if let Some(warning) = store::warning(future) {
-                    warn!("{warning}");
-                }
-                let newest = past.last().cloned();
-                match &newest {
-                    Some(newest) => info!("newest backup: {}", bucket.place(newest)),
-                    None => info!("no backup at {} yet", bucket.location()),
-                }
+            Ok((newest, source)) => {
+                tell_newest(&source, &newest);
                 self.status.update(|status| {
-                    status.newest = newest.map(Newest::from);
+                    status.know(newest);
                     if !ran {
                         status.failure = None;
                     }
                 });
-                Some(bucket)
+                Some(source)
             }
             Err(failure) => {
                 logging::failure("the newest backup is not known", &failure);
@@ -230,7 +234,7 @@ impl Daemon<'_> {
     /// Applies `BACKUP_ON_START`, and decides whether a backup at the start is safe.
     fn backs_up_at_start(
         &self,
-        bucket: &Store,
+        source: &Source,
         last_fire: Option<DateTime<Utc>>,
         broken_off: Option<DateTime<Utc>>,
         now: DateTime<Utc>,
@@ -239,9 +243,10 @@ impl Daemon<'_> {
             return false;
         }
         // A run that was killed leaves its upload, if it had already begun.
-        let pending = bucket.pending_uploads();
+        let pending = source.pending_uploads();
         let broken_off = pending.iter().map(|upload| upload.initiated).chain(broken_off).max();
-        match self.on_start.reason_to_wait(self.status.newest(), last_fire, broken_off, now) {
+        let newest = self.status.newest_at_start(|time| start::is_recent(time, now));
+        match self.on_start.reason_to_wait(newest, last_fire, broken_off, now) {
             Some(reason) => {
                 info!("no backup at the start: {reason}");
                 false
@@ -251,6 +256,25 @@ impl Daemon<'_> {
                 true
             }
         }
+    }
+}
+
+/// Logs what the bucket has.
+fn tell_newest(source: &Source, newest: &NewestOf) {
+    let store = &source.job.store;
+    if source.several.is_none() {
+        return match newest.values().flatten().next() {
+            Some(newest) => info!("newest backup: {}", store.place(newest)),
+            None => info!("no backup at {} yet", store.location()),
+        };
+    }
+    let oldest = newest.values().flatten().min_by_key(|backup| backup.time);
+    let (known, all) = (newest.values().flatten().count(), newest.len());
+    match oldest {
+        Some(oldest) => {
+            info!("newest backups: of {known} of {all}; the oldest of them is {}", store.place(oldest));
+        }
+        None => info!("no backup at {} yet", store.location_of_all()),
     }
 }
 

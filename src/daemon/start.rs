@@ -42,7 +42,7 @@ impl OnStart {
         broken_off: Option<DateTime<Utc>>,
         now: DateTime<Utc>,
     ) -> Option<String> {
-        let recent = |time: &DateTime<Utc>| now - *time < START_DISTANCE && !is_future(*time, now);
+        let recent = |time: &DateTime<Utc>| is_recent(*time, now);
         let distance = units::duration(START_DISTANCE.to_std().unwrap_or_default());
         if let Some(since) = broken_off.filter(recent) {
             let since = both_times(since);
@@ -60,6 +60,11 @@ impl OnStart {
             _ => Some(format!("no fire time was missed since the newest, of {}", both_times(newest))),
         }
     }
+}
+
+/// Whether a backup of this time is so recent that the start makes no other.
+pub(super) fn is_recent(time: DateTime<Utc>, now: DateTime<Utc>) -> bool {
+    now - time < START_DISTANCE && !is_future(time, now)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{json, Value};
 
+use super::each::{self, Databases};
 use crate::base::logging::chain;
 use crate::base::units;
 use crate::jobs::Event;
@@ -27,6 +28,9 @@ pub struct Status {
     pub next_fire: Option<DateTime<Utc>>,
     /// The last drill.
     pub drill: Option<Drill>,
+    /// What is known of each database, if there are several. Then the newest backup and the drill above are
+    /// none, and the failure is one of a whole run.
+    pub databases: Option<Databases>,
 }
 
 /// How a drill ended.
@@ -87,54 +91,78 @@ impl Status {
             | Event::PruneFailed { .. }
             | Event::PruneHeldBack { .. }
             | Event::DrillStarted { .. }
-            | Event::DrillStopped => {}
+            | Event::DrillStopped
+            | Event::RunStarted { .. }
+            | Event::RunEnded { .. } => {}
+            Event::RunFailed { failure } => self.fail(failure),
         }
     }
 
     /// The status in a file. `None` if the file makes no sense.
     pub(super) fn parse(value: &Value) -> Option<Self> {
-        let newest = &value["last_success"];
-        let failure = &value["last_failure"];
-        let drill = &value["last_drill"];
         Some(Status {
             started: time(&value["started"])?,
             alive: time(&value["alive"])?,
-            newest: time(&newest["time"]).zip(text(&newest["key"])).map(|(time, key)| Newest { time, key }),
-            failure: time(&failure["time"])
-                .zip(text(&failure["reason"]))
-                .map(|(time, reason)| Failure { time, reason }),
+            newest: newest(&value["last_success"]),
+            failure: failure(&value["last_failure"]),
             running_since: time(&value["running_since"]),
             broken_off: time(&value["broken_off"]),
             next_fire: time(&value["next_fire"]),
-            drill: time(&drill["time"]).map(|time| Drill {
-                time,
-                result: match text(&drill["failure"]) {
-                    Some(failure) => Err(failure),
-                    None => Ok(text(&drill["success"]).unwrap_or_default()),
-                },
-            }),
+            drill: drill(&value["last_drill"]),
+            databases: each::parse(&value["databases"]),
         })
     }
 
     /// The status as JSON, for the file.
     pub(super) fn json(&self) -> Value {
-        let show = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Secs, true);
-        json!({
+        let mut json = json!({
             "version": env!("CARGO_PKG_VERSION"),
             "started": show(self.started),
             "alive": show(self.alive),
-            "last_success": self.newest.as_ref().map(|of| json!({ "time": show(of.time), "key": of.key })),
-            "last_failure": self.failure.as_ref().map(|of| json!({ "time": show(of.time), "reason": of.reason })),
+            "last_success": self.newest.as_ref().map(newest_json),
+            "last_failure": self.failure.as_ref().map(failure_json),
             "running_since": self.running_since.map(show),
             "broken_off": self.broken_off.map(show),
             "next_fire": self.next_fire.map(show),
-            "last_drill": self.drill.as_ref().map(|of| json!({
-                "time": show(of.time),
-                "success": of.result.as_ref().ok(),
-                "failure": of.result.as_ref().err(),
-            })),
-        })
+            "last_drill": self.drill.as_ref().map(drill_json),
+        });
+        if let Some(databases) = &self.databases {
+            json["databases"] = each::json(databases);
+        }
+        json
     }
+}
+
+fn show(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+pub(super) fn newest(value: &Value) -> Option<Newest> {
+    Some(Newest { time: time(&value["time"])?, key: text(&value["key"])? })
+}
+
+pub(super) fn newest_json(of: &Newest) -> Value {
+    json!({ "time": show(of.time), "key": of.key })
+}
+
+pub(super) fn failure(value: &Value) -> Option<Failure> {
+    Some(Failure { time: time(&value["time"])?, reason: text(&value["reason"])? })
+}
+
+pub(super) fn failure_json(of: &Failure) -> Value {
+    json!({ "time": show(of.time), "reason": of.reason })
+}
+
+pub(super) fn drill(value: &Value) -> Option<Drill> {
+    let result = match text(&value["failure"]) {
+        Some(failure) => Err(failure),
+        None => Ok(text(&value["success"]).unwrap_or_default()),
+    };
+    Some(Drill { time: time(&value["time"])?, result })
+}
+
+pub(super) fn drill_json(of: &Drill) -> Value {
+    json!({ "time": show(of.time), "success": of.result.as_ref().ok(), "failure": of.result.as_ref().err() })
 }
 
 fn time(value: &Value) -> Option<DateTime<Utc>> {

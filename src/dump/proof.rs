@@ -4,8 +4,10 @@
 use super::archive::Archive;
 use crate::postgres::Format;
 
-/// pg_dump's plain format ends with this. `\unrestrict` with its key may follow.
-const END_MARKER: &[u8] = b"\n-- PostgreSQL database dump complete\n";
+/// pg_dump's plain format ends with the first of these, and pg_dumpall's output with the second. `\unrestrict`
+/// with its key may follow.
+const END_MARKERS: [&[u8]; 2] =
+    [b"\n-- PostgreSQL database dump complete\n", b"\n-- PostgreSQL database cluster dump complete\n"];
 const TAIL: usize = 1024;
 
 /// Reads a dump as it passes.
@@ -67,10 +69,12 @@ impl Witness {
 /// Whether the end marker is there and only comments and `\unrestrict` follow it. So a dump that stopped
 /// inside a table does not pass, even if a row of that table contains the marker's text.
 fn ends_with_the_marker(tail: &[u8]) -> bool {
-    let Some(at) = tail.windows(END_MARKER.len()).rposition(|window| window == END_MARKER) else {
-        return false;
-    };
-    let behind = String::from_utf8_lossy(&tail[at + END_MARKER.len()..]);
+    let behind = END_MARKERS.iter().filter_map(|marker| {
+        let at = tail.windows(marker.len()).rposition(|window| window == *marker)?;
+        Some(&tail[at + marker.len()..])
+    });
+    let Some(behind) = behind.min_by_key(|behind| behind.len()) else { return false };
+    let behind = String::from_utf8_lossy(behind);
     behind.ends_with('\n')
         && behind.lines().all(|line| line.is_empty() || line == "--" || line.starts_with("\\unrestrict "))
 }

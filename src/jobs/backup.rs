@@ -66,6 +66,7 @@ fn attempt(job: &Job) -> Result<Backup> {
     let begun = Backup { key: store.key(time, job.format), time, format: job.format, size: 0 };
     job.tell(&Event::BackupStarted {
         database: job.database.clone(),
+        globals: job.globals,
         server: server.clone(),
         client: programs.clone(),
         place: store.place(&begun),
@@ -75,7 +76,8 @@ fn attempt(job: &Job) -> Result<Backup> {
 
     let progress = Arc::new(Progress::default());
     let shown = Arc::clone(&progress);
-    let reporter = progress::report(move |elapsed| shown.line(elapsed))?;
+    let of = job.run.as_ref().map_or(String::new(), |_| format!(" of {}", job.subject()));
+    let reporter = progress::report(move |elapsed| shown.line(&of, elapsed))?;
     let run = Run { job, postgres: &postgres, programs, progress: &progress };
     let backup = run.dump_and_upload(&server, begun)?;
     drop(reporter);
@@ -83,11 +85,15 @@ fn attempt(job: &Job) -> Result<Backup> {
     let took = started.elapsed();
     job.tell(&Event::BackupSucceeded {
         database: job.database.clone(),
+        globals: job.globals,
         place: store.place(&backup),
         dumped: progress.dumped.load(Ordering::Relaxed),
         took,
         pruning: prune::after_backup(job, &backup),
-        recovery: recovery::command(&store.client, &job.database, &backup),
+        recovery: match job.globals {
+            true => recovery::command_of_globals(&store.client, &backup),
+            false => recovery::command(&store.client, &job.database, &backup),
+        },
         backup: backup.clone(),
     });
     Ok(backup)
@@ -117,13 +123,12 @@ impl Run<'_> {
         )?;
         let part_size = job.store.client.part_size.of(server.database_size);
         let spool = Spool::create(&job.temp_directory, part_size, upload.parts())?;
-        let whole = self
-            .postgres
-            .dump(self.programs, job.format, job.lock_timeout, &job.dump_options)
-            .and_then(|dump| self.fill_spool(dump, spool))
-            .and_then(|whole| match job.shutdown.forced() {
-                Some(_) => bail!("stopped by a second signal"),
-                None => Ok(whole),
+        let whole =
+            self.start_dump().and_then(|dump| self.fill_spool(dump, spool)).and_then(|whole| {
+                match job.shutdown.forced() {
+                    Some(_) => bail!("stopped by a second signal"),
+                    None => Ok(whole),
+                }
             });
         match whole {
             Ok((last, size)) => {
@@ -175,18 +180,33 @@ impl Run<'_> {
         )
     }
 
+    fn start_dump(&self) -> Result<Process> {
+        let Run { job, postgres, programs, .. } = self;
+        match job.globals {
+            true => postgres.dump_globals(programs, job.lock_timeout),
+            false => postgres.dump(programs, job.format, job.lock_timeout, &job.dump_options),
+        }
+    }
+
     /// The object's metadata.
     fn metadata(&self, server: &Server) -> Result<Metadata> {
-        Ok([
+        let Run { job, postgres, programs, .. } = self;
+        let mut metadata = vec![
             ("pgkeep-version", env!("CARGO_PKG_VERSION").to_owned()),
-            ("database", store::escape(&self.job.database)),
             ("server-version", server.version.clone()),
-            (CLIENT_VERSION, self.programs.version.clone()),
-            (DATABASE_PROPERTIES, self.postgres.properties(&self.job.database)?.record()),
-        ]
-        .into_iter()
-        .chain(self.postgres.cluster_id().map(|id| (store::CLUSTER_ID, id)))
-        .collect())
+            (CLIENT_VERSION, programs.version.clone()),
+        ];
+        if !job.globals {
+            metadata.push(("database", store::escape(&job.database)));
+            metadata.push((DATABASE_PROPERTIES, postgres.properties(&job.database)?.record()));
+        }
+        let cluster = match &job.run {
+            Some(run) => run.cluster.clone(),
+            None => postgres.cluster_id(),
+        };
+        metadata.extend(cluster.map(|id| (store::CLUSTER_ID, id)));
+        metadata.extend(job.run.as_ref().map(|run| (store::RUN, run.id.clone())));
+        Ok(metadata)
     }
 
     /// Reads the dump to its end and proves that it is whole. Returns the last part and the total size.
@@ -219,11 +239,11 @@ impl Run<'_> {
 }
 
 impl Progress {
-    fn line(&self, elapsed: Duration) -> String {
+    fn line(&self, of: &str, elapsed: Duration) -> String {
         let [dumped, compressed, uploaded] =
             [&self.dumped, &self.compressed, &self.uploaded].map(|count| count.load(Ordering::Relaxed));
         format!(
-            "backup running for {}: {} dumped ({}), {} compressed, {} uploaded ({})",
+            "backup{of} running for {}: {} dumped ({}), {} compressed, {} uploaded ({})",
             units::duration(elapsed),
             units::bytes(dumped),
             rate(dumped, elapsed),

@@ -9,12 +9,16 @@ use anyhow::Error;
 use log::{log, Level};
 
 use super::prune::Pruning;
+use super::server::Summary;
 use crate::base::logging::{self, chain};
 use crate::base::progress::rate;
 use crate::base::units;
 use crate::postgres::Programs;
 use crate::postgres::Server;
 use crate::store::{Backup, Decision, Doubt};
+
+/// At most this many databases of a run are named at its start.
+const NAMED: usize = 20;
 
 /// What has happened to one database's backups.
 #[derive(Debug)]
@@ -23,6 +27,8 @@ pub enum Event {
     BackupStarted {
         /// The database's name.
         database: String,
+        /// Whether it is the backup of the server's globals.
+        globals: bool,
         /// The database's server.
         server: Server,
         /// The client that dumps it.
@@ -34,6 +40,8 @@ pub enum Event {
     BackupSucceeded {
         /// The database's name.
         database: String,
+        /// Whether it is the backup of the server's globals.
+        globals: bool,
         /// The backup.
         backup: Backup,
         /// Where it is.
@@ -98,6 +106,21 @@ pub enum Event {
     },
     /// A stop ended the drill. This says nothing about the backup.
     DrillStopped,
+    /// A run over several databases begins: the server has said which ones there are.
+    RunStarted {
+        /// Their names.
+        databases: Vec<String>,
+    },
+    /// A run over several databases has ended.
+    RunEnded {
+        /// What came of it.
+        summary: Summary,
+    },
+    /// A run over several databases could not begin.
+    RunFailed {
+        /// Why.
+        failure: Error,
+    },
 }
 
 impl Event {
@@ -108,12 +131,28 @@ impl Event {
             | Event::BackupSucceeded { .. }
             | Event::Deleted { .. }
             | Event::DrillStarted { .. }
-            | Event::DrillSucceeded { .. } => Level::Info,
+            | Event::DrillSucceeded { .. }
+            | Event::RunStarted { .. } => Level::Info,
+            Event::RunEnded { summary } if summary.is_success() => Level::Info,
             Event::PruneHeldBack { .. } | Event::DrillStopped => Level::Warn,
-            Event::BackupFailed { .. } | Event::PruneFailed { .. } | Event::DrillFailed { .. } => {
-                Level::Error
-            }
+            Event::BackupFailed { .. }
+            | Event::PruneFailed { .. }
+            | Event::DrillFailed { .. }
+            | Event::RunEnded { .. }
+            | Event::RunFailed { .. } => Level::Error,
         }
+    }
+
+    /// Whether its line says what it is about in any case.
+    fn names_its_subject(&self) -> bool {
+        matches!(
+            self,
+            Event::BackupStarted { .. }
+                | Event::BackupSucceeded { .. }
+                | Event::RunStarted { .. }
+                | Event::RunEnded { .. }
+                | Event::RunFailed { .. }
+        )
     }
 
     /// What went wrong, if something did.
@@ -121,20 +160,27 @@ impl Event {
         match self {
             Event::BackupFailed { failure }
             | Event::PruneFailed { failure }
-            | Event::DrillFailed { failure } => Some(failure),
+            | Event::DrillFailed { failure }
+            | Event::RunFailed { failure } => Some(failure),
             Event::BackupStarted { .. }
             | Event::BackupSucceeded { .. }
             | Event::Deleted { .. }
             | Event::PruneHeldBack { .. }
             | Event::DrillStarted { .. }
             | Event::DrillSucceeded { .. }
-            | Event::DrillStopped => None,
+            | Event::DrillStopped
+            | Event::RunStarted { .. }
+            | Event::RunEnded { .. } => None,
         }
     }
 
-    /// Writes the event's line to the log, and a failure's stack trace.
-    pub fn log(&self) {
-        log!(self.level(), "{self}");
+    /// Writes the event's line to the log, and a failure's stack trace. If there are several databases, the
+    /// line begins with the one that it is `about`.
+    pub fn log(&self, about: Option<&str>) {
+        match about.filter(|_| !self.names_its_subject()) {
+            Some(about) => log!(self.level(), "{about}: {self}"),
+            None => log!(self.level(), "{self}"),
+        }
         if let Some(failure) = self.failure() {
             logging::trace(failure.backtrace());
         }
@@ -145,17 +191,23 @@ impl Event {
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Event::BackupStarted { database, server, client, place } => write!(
+            Event::BackupStarted { globals: true, server, client, place, .. } => write!(
+                f,
+                "backup started: the globals of PostgreSQL {} to {place}, with pg_dumpall {}",
+                server.version, client.version
+            ),
+            Event::BackupStarted { database, server, client, place, .. } => write!(
                 f,
                 "backup started: database \"{database}\" ({} on PostgreSQL {}) to {place}, with pg_dump {}",
                 units::bytes(server.database_size),
                 server.version,
                 client.version
             ),
-            Event::BackupSucceeded { database, backup, place, dumped, took, pruning, recovery } => {
+            Event::BackupSucceeded { database, globals, backup, place, dumped, took, pruning, recovery } => {
+                let subject = super::subject(database, *globals);
                 write!(
                     f,
-                    "backup succeeded: database \"{database}\", {} dumped, {} compressed (ratio {:.1}), in {} ({}), at {place}; \
+                    "backup succeeded: {subject}, {} dumped, {} compressed (ratio {:.1}), in {} ({}), at {place}; \
                      {pruning}; to restore it without pgkeep: {recovery}",
                     units::bytes(*dumped),
                     units::bytes(backup.size),
@@ -181,6 +233,13 @@ impl fmt::Display for Event {
             ),
             Event::DrillFailed { failure } => write!(f, "drill failed: {}", chain(failure)),
             Event::DrillStopped => f.write_str("the drill was broken off"),
+            Event::RunStarted { databases } => {
+                let named: Vec<String> = databases.iter().take(NAMED).cloned().collect();
+                let count = units::count(databases.len(), "database");
+                write!(f, "the server has {count} to back up: {}", units::first_few(&named, databases.len()))
+            }
+            Event::RunEnded { summary } => write!(f, "{summary}"),
+            Event::RunFailed { failure } => write!(f, "no database was backed up: {}", chain(failure)),
         }
     }
 }

@@ -9,6 +9,7 @@ pub mod leftovers;
 pub mod prune;
 mod recovery;
 pub mod restore;
+pub mod server;
 
 use std::num::NonZeroUsize;
 use std::panic::{self, AssertUnwindSafe};
@@ -22,7 +23,7 @@ pub use self::event::Event;
 use crate::base::secret::Redactor;
 use crate::base::shutdown::Shutdown;
 use crate::postgres::{Clients, Conninfo, Databases, DumpOptions, Format, Postgres};
-use crate::store::{Policy, Store};
+use crate::store::{Policy, Store, GLOBALS};
 
 /// Gets every event with its job, on the thread on which it happens. There is no job if a run failed before it
 /// had one.
@@ -67,9 +68,26 @@ pub struct Job {
     pub shutdown: Shutdown,
     /// Who gets the events, besides the log.
     pub listeners: Vec<Listener>,
+    /// The run that the job is a part of, if the run backs up several databases of a server.
+    pub run: Option<Arc<server::Run>>,
+    /// Whether this is about the server's globals and not about a database.
+    pub globals: bool,
 }
 
 impl Job {
+    /// The same for another database of the server.
+    pub fn of(&self, database: &str) -> Self {
+        let mut job = self.clone();
+        job.connection.set("dbname", database);
+        Job { database: database.to_owned(), store: self.store.of(database), ..job }
+    }
+
+    /// The same for the server's globals: roles and tablespaces.
+    pub fn of_globals(&self) -> Self {
+        let (database, store) = (GLOBALS.to_owned(), self.store.of_globals());
+        Job { database, store, format: Format::Plain, globals: true, ..self.clone() }
+    }
+
     /// The same job, but the first signal already ends the work: a restore can be started again.
     pub fn impatient(&self) -> Self {
         let shutdown = self.shutdown.impatient();
@@ -79,6 +97,9 @@ impl Job {
 
     /// The PostgreSQL clients that are installed here.
     pub fn clients(&self) -> Result<Clients> {
+        if let Some(run) = &self.run {
+            return Ok(run.clients.clone());
+        }
         Clients::find(self.client_directory.as_deref(), self.stall_timeout)
     }
 
@@ -92,12 +113,24 @@ impl Job {
         Databases::of(server, but, self.clients()?, &self.redactor, &self.shutdown, self.stall_timeout)
     }
 
+    /// What it is about, for people.
+    pub fn subject(&self) -> String {
+        subject(&self.database, self.globals)
+    }
+
     /// Logs an event and passes it to all listeners.
     fn tell(&self, event: &Event) {
-        event.log();
+        event.log(self.run.as_ref().map(|_| self.subject()).as_deref());
         for listener in &self.listeners {
             listener(Some(self), event);
         }
+    }
+}
+
+fn subject(database: &str, globals: bool) -> String {
+    match globals {
+        true => "the server's globals".to_owned(),
+        false => format!("database \"{database}\""),
     }
 }
 

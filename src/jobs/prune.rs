@@ -25,6 +25,13 @@ pub struct Plan {
     pub warning: Option<String>,
 }
 
+impl Plan {
+    /// Whether anything will be deleted.
+    pub fn deletes(&self) -> bool {
+        self.doubts.is_empty() && self.decisions.iter().any(|decision| decision.fate == Fate::Goes)
+    }
+}
+
 /// How pruning ended.
 #[derive(Debug)]
 pub enum Pruning {

@@ -5,15 +5,20 @@ use crate::postgres::{Format, LONGEST_NAME};
 use crate::s3::Client;
 use crate::store::{self, Backup};
 
+/// Fetches the object and runs it, whatever is there already: existing roles only cause errors.
+pub fn command_of_globals(client: &Client, backup: &Backup) -> String {
+    let file = backup.file_name();
+    format!(
+        "{} && psql -X -q -o /dev/null -f ./{} -d postgres",
+        fetch(client, backup),
+        file.trim_end_matches(".gz")
+    )
+}
+
 /// Fetches the object, makes a new database and restores into it. No step runs if the step before it failed;
 /// a pipe would hide such a failure. The caller supplies keys, host and user in AWS's and libpq's own
 /// variables.
 pub fn command(client: &Client, database: &str, backup: &Backup) -> String {
-    let endpoint = client.endpoint().map_or(String::new(), |url| {
-        // A URL contains no quote, but an IPv6 address has brackets, which a shell would interpret.
-        format!(" --endpoint-url '{}'", url.as_str().trim_end_matches('/'))
-    });
-    let (place, region) = (client.place(&backup.key), client.region());
     let file = backup.file_name();
     let unzipped = file.trim_end_matches(".gz");
     // A name of letters and digits never needs quotes.
@@ -24,10 +29,18 @@ pub fn command(client: &Client, database: &str, backup: &Backup) -> String {
         Format::Plain => "psql -X -q -o /dev/null -v ON_ERROR_STOP=1 --single-transaction -f",
         Format::Custom => "pg_restore --exit-on-error --single-transaction",
     };
-    format!(
-        "aws s3 cp{endpoint} --region {region} {place} ./{file} && gunzip ./{file} && \
-         createdb --template=template0 {new} && {restore} ./{unzipped} -d {new}"
-    )
+    let fetch = fetch(client, backup);
+    format!("{fetch} && createdb --template=template0 {new} && {restore} ./{unzipped} -d {new}")
+}
+
+fn fetch(client: &Client, backup: &Backup) -> String {
+    let endpoint = client.endpoint().map_or(String::new(), |url| {
+        // A URL contains no quote, but an IPv6 address has brackets, which a shell would interpret.
+        format!(" --endpoint-url '{}'", url.as_str().trim_end_matches('/'))
+    });
+    let (place, region) = (client.place(&backup.key), client.region());
+    let file = backup.file_name();
+    format!("aws s3 cp{endpoint} --region {region} {place} ./{file} && gunzip ./{file}")
 }
 
 #[cfg(test)]

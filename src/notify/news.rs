@@ -122,6 +122,10 @@ impl News {
                 news.text =
                     news.failed(&format!("backup of database \"{name}\" failed"), clean(chain(failure)));
             }
+            Event::RunFailed { failure } => {
+                news.kind = Kind::BackupFailed;
+                news.text = news.failed("no database was backed up", clean(chain(failure)));
+            }
             Event::PruneHeldBack { doubt } => {
                 news.kind = Kind::PruneHeldBack;
                 let what = format!("pruning of database \"{name}\" is held back, nothing was deleted");
@@ -146,7 +150,12 @@ impl News {
                 news.text =
                     news.failed(&format!("drill of database \"{name}\" failed"), clean(chain(failure)));
             }
-            Event::Deleted { .. } | Event::PruneFailed { .. } | Event::DrillStopped => return None,
+            // Each database tells for itself.
+            Event::RunStarted { .. }
+            | Event::RunEnded { .. }
+            | Event::Deleted { .. }
+            | Event::PruneFailed { .. }
+            | Event::DrillStopped => return None,
         }
         Some(news)
     }

@@ -26,7 +26,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, Context, Result};
-use log::{debug, Level};
+use log::{debug, warn, Level};
 
 pub use self::clients::{major, Clients, Programs};
 pub use self::conninfo::{refuse_hidden_password, Conninfo};
@@ -253,6 +253,45 @@ impl Postgres {
         command.arg("--no-password");
         command.arg(format!("--lock-wait-timeout={}", lock_timeout.as_millis())).args(options);
         self.start("pg_dump", Level::Warn, command, Stdio::null(), patience)
+    }
+
+    /// Starts pg_dumpall for what belongs to the server and to no database: roles, memberships, tablespaces. If
+    /// the role may not read the roles' passwords, they are left out, with a warning.
+    pub fn dump_globals(&self, programs: &Programs, lock_timeout: Duration) -> Result<Process> {
+        let (tagged, patience) = patience::with_server(self, self.stall_timeout.max(lock_timeout));
+        let mut command = tagged.command(&programs.directory.join("pg_dumpall"));
+        // In whatever encoding the names are, the file is read as UTF-8.
+        command.args(["--no-password", "--globals-only", "--encoding=UTF8"]);
+        // pg_dumpall ignores the database in a connection string.
+        command.args(self.connection.get("dbname").map(|database| format!("--database={database}")));
+        command.arg(format!("--lock-wait-timeout={}", lock_timeout.as_millis()));
+        if !self.may_read_passwords()? {
+            warn!(
+                "the roles are backed up without their passwords: only a superuser may read them; BACKUP_GLOBALS=false \
+                 leaves the globals out"
+            );
+            command.arg("--no-role-passwords");
+        }
+        self.start("pg_dumpall", Level::Warn, command, Stdio::null(), patience)
+    }
+
+    /// Whether the role may read the passwords of roles.
+    pub fn may_read_passwords(&self) -> Result<bool> {
+        let may = "SELECT has_table_privilege('pg_authid', 'SELECT')";
+        Ok(self.query(may).context("cannot ask whether roles may be read")? == "t")
+    }
+
+    /// The databases of this server that can be backed up: those that allow connections and are no templates,
+    /// without those that a restore is filling.
+    pub fn database_names(&self) -> Result<Vec<String>> {
+        let query = format!(
+            "SELECT coalesce(json_agg(datname ORDER BY datname), '[]') FROM pg_database \
+             WHERE datallowconn AND NOT datistemplate \
+             AND NOT starts_with(coalesce(shobj_description(oid, 'pg_database'), ''), '{COMMENT}');"
+        );
+        let answer = self.insist(|limit| self.look_up(&query, limit).map_err(pooler::explain));
+        let answer = answer.context("cannot ask the server for its databases")?;
+        serde_json::from_str(&answer).with_context(|| format!("psql answered \"{answer}\" to: {query}"))
     }
 
     /// Starts pg_restore on an archive in the custom format. The archive comes on standard input, or

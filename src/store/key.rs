@@ -13,6 +13,9 @@ use crate::base::units::{self, TIMESTAMP};
 use crate::postgres::Format;
 use crate::s3::Object;
 
+/// The folder of the server's globals. A dot that no two hex digits follow is in no database's folder.
+pub const GLOBALS: &str = ".globals";
+
 /// A whole backup in the bucket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backup {
@@ -43,7 +46,15 @@ impl Backup {
 impl Keys {
     /// The backups of `database` below `path`, which is empty or has no slash at its end.
     pub fn new(path: &str, database: &str) -> Self {
-        let name = escape(database);
+        Self::named(path, &escape(database))
+    }
+
+    /// The backups of the server's globals below `path`.
+    pub fn of_globals(path: &str) -> Self {
+        Self::named(path, GLOBALS)
+    }
+
+    fn named(path: &str, name: &str) -> Self {
         Keys { prefix: format!("{}{name}/{name}_", folder(path)) }
     }
 
@@ -116,6 +127,13 @@ pub fn by_database(path: &str, objects: impl IntoIterator<Item = Object>) -> BTr
         (database, backups)
     });
     backups.filter(|(_, backups)| !backups.is_empty()).collect()
+}
+
+/// Whether a key below `path` is one of a backup, of any database or of the globals.
+pub fn is_a_backups(path: &str, key: &str) -> bool {
+    let database = key.strip_prefix(&folder(path)).and_then(|rest| unescape(rest.split_once('/')?.0));
+    let keys = database.map_or_else(|| Keys::of_globals(path), |database| Keys::new(path, &database));
+    keys.parse(key).is_some()
 }
 
 /// A byte outside `[A-Za-z0-9_-]` becomes `.` and two lower-case hex digits. So no two databases share a

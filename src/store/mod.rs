@@ -14,7 +14,7 @@ use log::{debug, info, warn};
 
 pub use self::clock::{is_future, split_future, warning, MOST_SKEW};
 pub use self::doubt::{doubts, Doubt, Seen};
-pub use self::key::{escape, Backup};
+pub use self::key::{escape, Backup, GLOBALS};
 pub use self::retention::{plan, Decision, Fate, Keeper, Policy, Rule};
 use crate::postgres::Format;
 use crate::s3::{Client, Head, PendingUpload, S3Error};
@@ -22,6 +22,8 @@ use key::Keys;
 
 /// The metadata name for the PostgreSQL cluster that a backup was made from.
 pub const CLUSTER_ID: &str = "cluster-id";
+/// The metadata name for the run that made a backup, if the run backed up several databases.
+pub const RUN: &str = "backup-run";
 /// An unfinished upload older than this was left by a crash.
 const STALE_AFTER: TimeDelta = TimeDelta::days(1);
 
@@ -33,6 +35,8 @@ pub struct Store {
     database: String,
     path: String,
     keys: Keys,
+    /// Whether there are other databases, so that each backup is asked for with its database.
+    several: bool,
 }
 
 /// A backup and its database.
@@ -48,7 +52,34 @@ impl Store {
     /// The backups of `database` below `path`, which is empty or has no slash at its end.
     pub fn new(client: Client, path: &str, database: &str) -> Self {
         let keys = Keys::new(path, database);
-        Store { client, database: database.to_owned(), path: path.to_owned(), keys }
+        Store { client, database: database.to_owned(), path: path.to_owned(), keys, several: false }
+    }
+
+    /// The backups of what a user calls so: a database, or the globals. (A database of that name can be reached
+    /// by its keys.)
+    pub fn named(&self, name: &str) -> Self {
+        if name == GLOBALS {
+            self.of_globals()
+        } else {
+            self.of(name)
+        }
+    }
+
+    /// The same, for one who keeps several databases: see [`Store::find`].
+    pub fn of_several(self) -> Self {
+        Store { several: true, ..self }
+    }
+
+    /// The backups of another database below the same path.
+    pub fn of(&self, database: &str) -> Self {
+        let keys = Keys::new(&self.path, database);
+        Store { database: database.to_owned(), keys, several: false, ..self.clone() }
+    }
+
+    /// The backups of the server's globals below the same path.
+    pub fn of_globals(&self) -> Self {
+        let keys = Keys::of_globals(&self.path);
+        Store { database: GLOBALS.to_owned(), keys, several: false, ..self.clone() }
     }
 
     /// The same backups, through another client.
@@ -118,15 +149,25 @@ impl Store {
     }
 
     /// Finds the backup that `which` means. It is `latest`, a time in UTC, or the beginning of a time (the
-    /// newest match), all among this database's backups; or the key of any database's backup below the path.
-    /// A backup of the future is the newest only if no other has that time.
+    /// newest match), all among this database's backups, or with a database and a slash before it among that
+    /// one's; or the key of any database's backup below the path. A backup of the future is the newest only if
+    /// no other has that time.
     ///
     /// # Errors
-    /// There is no such backup. The error names the nearest ones.
+    /// There is no such backup. The error names the nearest ones. Or there are several databases, and `which`
+    /// names none of them.
     pub fn find(&self, which: &str) -> Result<Selected> {
-        if which.contains('/') || which.ends_with(".gz") {
+        if which.ends_with(".gz") {
             return self.find_key(which);
         }
+        if let Some((database, which)) = which.rsplit_once('/') {
+            return self.named(database).find(which);
+        }
+        ensure!(
+            !self.several,
+            "\"{which}\" does not say of which database: for example shop/latest, shop/2026-11-23, or a key; pgkeep list \
+             shows the backups of all of them"
+        );
         let backups = self.list().context("cannot list the backups")?;
         if backups.is_empty() {
             bail!("there is no backup of database \"{}\" at {}", self.database, self.location());
@@ -135,12 +176,21 @@ impl Store {
         Ok(Selected { database: self.database.clone(), backup: backup.clone() })
     }
 
+    /// Whether this is a backup of the server's globals and not of a database.
+    pub fn is_of_globals(&self, backup: &Backup) -> bool {
+        Keys::of_globals(&self.path).parse(&backup.key).is_some()
+    }
+
     fn find_key(&self, which: &str) -> Result<Selected> {
         let key = which.strip_prefix(&self.client.place("")).unwrap_or(which);
         ensure!(!key.starts_with("s3://"), "{key} is in another bucket than S3_BUCKET");
         // A listing also returns the size, and says why if the bucket cannot be read.
         let mut objects = self.client.list_objects(key).context("cannot list the backups")?;
         objects.retain(|object| object.key == key);
+        let globals = Keys::of_globals(&self.path).backups(objects.clone());
+        if let Some(backup) = globals.into_iter().next() {
+            return Ok(Selected { database: GLOBALS.to_owned(), backup });
+        }
         let found = key::by_database(&self.path, objects).into_iter().next();
         match found.and_then(|(database, backups)| Some((database, backups.into_iter().next()?))) {
             Some((database, backup)) => Ok(Selected { database, backup }),
@@ -154,10 +204,17 @@ impl Store {
     /// This database's uploads that are neither completed nor aborted. Not every S3-compatible server can
     /// list them, but that is no reason to stop a backup.
     pub fn pending_uploads(&self) -> Vec<PendingUpload> {
-        match self.client.list_multipart_uploads(self.keys.prefix()) {
-            Ok(uploads) => {
-                uploads.into_iter().filter(|upload| self.keys.parse(&upload.key).is_some()).collect()
-            }
+        self.pending_below(self.keys.prefix(), |key| self.keys.parse(key).is_some())
+    }
+
+    /// The same for every database below the path.
+    pub fn pending_uploads_of_all(&self) -> Vec<PendingUpload> {
+        self.pending_below(&key::folder(&self.path), |key| key::is_a_backups(&self.path, key))
+    }
+
+    fn pending_below(&self, prefix: &str, is_ours: impl Fn(&str) -> bool) -> Vec<PendingUpload> {
+        match self.client.list_multipart_uploads(prefix) {
+            Ok(uploads) => uploads.into_iter().filter(|upload| is_ours(&upload.key)).collect(),
             Err(error) => {
                 debug!("unfinished uploads are not looked for: {error}");
                 Vec::new()

@@ -40,3 +40,4 @@ mod tidy;
 mod tls;
 mod two;
 mod waits;
+mod whole_server;

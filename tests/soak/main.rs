@@ -70,7 +70,7 @@ fn work() {
     let _ = Backtrace::force_capture().to_string();
     let shutdown = Shutdown::install().expect("signals");
     for _ in io::stdin().lines() {
-        let job = config.job_of_now(&shutdown).expect("a job");
+        let job = config.source_of_now(&shutdown).expect("a job").job;
         println!("{}", backup::run(&job).map_or("failed".into(), |backup| backup.key));
     }
 }

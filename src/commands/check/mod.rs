@@ -4,6 +4,7 @@ mod canary;
 mod notify;
 mod report;
 mod s3;
+mod server;
 
 use chrono::{DateTime, Local, Utc};
 use lexopt::prelude::*;
@@ -13,6 +14,7 @@ use super::{said, unexpected, Command, Outcome, Row};
 use crate::base::units::{self, both_times};
 use crate::config::Config;
 use crate::dump::spool;
+use crate::jobs::server::Source;
 use crate::jobs::{backup, leftovers, prune, Job};
 use crate::postgres::{restricting, Format, Leftover, Postgres, Programs, Rights, Server, SHARED};
 use crate::schedule::Interval;
@@ -53,15 +55,25 @@ fn parse(parser: &mut lexopt::Parser) -> Result<Command, String> {
 
 /// Tries everything and prints a line about each step. A forced stop ends the waiting, but not the cleaning
 /// up.
-pub(super) fn command(config: &Config, job: &Job, options: &Options) -> Outcome {
+pub(super) fn command(config: &Config, source: &Source, options: &Options) -> Outcome {
+    let job = &source.job;
     let mut report = Report::new(job.shutdown.clone());
-    let location = job.store.location();
-    report.ok("configuration", format!("database \"{}\", backups at {location}", job.database));
+    match &source.several {
+        None => {
+            let location = job.store.location();
+            report.ok("configuration", format!("database \"{}\", backups at {location}", job.database));
+        }
+        Some(_) => {
+            let location = job.store.location_of_all();
+            report.ok("configuration", format!("several databases, backups at {location}"));
+        }
+    }
     for sentence in &config.warnings {
         report.line(Verdict::Warning, "configuration", sentence);
     }
     let mut found = None;
     let size = check_postgres(job, &mut found, &mut report);
+    server::check(source, &mut report);
     check_disk(job, size, &mut report);
     let backups = s3::check(job, size, &mut report);
     check_schedule(config.interval(), job, backups.as_deref(), Utc::now(), &mut report);

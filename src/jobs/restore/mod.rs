@@ -64,6 +64,12 @@ pub struct Restored {
 pub fn run(job: &Job, options: &Options) -> Result<Restored> {
     let started = Instant::now();
     let Selected { database: source, backup } = job.store.find(&options.which)?;
+    ensure!(
+        !job.store.is_of_globals(&backup),
+        "{} has roles and tablespaces, and no database: restore --all makes them, and restore --create-roles those that a \
+         backup needs",
+        backup.key
+    );
     let selection = &options.selection;
     if selection.is_any() && backup.format != Format::Custom {
         let roles = if selection.of_roles().next().is_some() {
