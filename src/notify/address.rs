@@ -62,11 +62,10 @@ impl Address {
         }
         let mut secrets = vec![text.to_owned(), url.to_string(), url[url::Position::BeforePath..].to_owned()];
         let segments = || url.path_segments().into_iter().flatten().filter(|segment| !segment.is_empty());
-        secrets.extend(segments().filter(|it| it.len() >= SHORTEST_TOKEN).map(str::to_owned));
-        secrets.extend(
-            url.query_pairs().map(|(_, value)| value.into_owned()).filter(|it| it.len() >= SHORTEST_TOKEN),
-        );
-        secrets.extend(segments().map(decode).filter(|it| it.len() >= SHORTEST_TOKEN));
+        let values = url.query_pairs().map(|(_, value)| value.into_owned());
+        // A receiver may repeat them as they are written, and as it reads them.
+        let pieces = segments().flat_map(|segment| [segment.to_owned(), decode(segment)]).chain(values);
+        secrets.extend(pieces.filter(|piece| piece.len() >= SHORTEST_TOKEN));
         // The topic of ntfy is its password, however short.
         secrets.extend(segments().next_back().filter(|last| last.len() > 3).map(str::to_owned));
         secrets.push(password);
@@ -112,6 +111,9 @@ mod tests {
                     nor /services/T0SECRET/B0SECRET/hushhush?token=hushhush2 (T0SECRET, hushhush, hushhush2)";
         let clean = address.redactor.clean(said);
         assert!(!clean.contains("SECRET") && !clean.contains("hush"), "{clean}");
+        // As it is written, and as it is read.
+        let address = Address::parse("https://h/hush%2Dhush/x").unwrap();
+        assert_eq!(address.redactor.clean("hush%2Dhush hush-hush"), "*** ***");
         // A topic is a password too, and a host alone has none.
         assert_eq!(
             Address::parse("https://ntfy.sh/shop").unwrap().redactor.clean("of shop a/b"),

@@ -164,3 +164,41 @@ fn one_databases_success_hides_no_failure_of_another() {
     assert!(beat("https://h/x", Runs::Backups, &success, true).is_none());
     assert!(beat("https://h/x", Runs::Backups, &news(Kind::BackupFailed), true).is_some());
 }
+
+/// Keeps the log's lines.
+struct Lines(Mutex<Vec<String>>);
+
+impl log::Log for Lines {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+    fn log(&self, record: &log::Record<'_>) {
+        self.0.lock().unwrap().push(record.args().to_string());
+    }
+    fn flush(&self) {}
+}
+
+#[test]
+fn what_a_slow_receiver_loses_is_in_the_log() {
+    static LINES: Lines = Lines(Mutex::new(Vec::new()));
+    log::set_logger(&LINES).unwrap();
+    log::set_max_level(log::LevelFilter::Warn);
+    // It takes connections and never answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let webhook = Some(address(&format!("{url}/token")));
+    let receivers = Settings { webhook, events: Kind::CHOICES.to_vec(), ..Settings::default() }.receivers();
+    for _ in 0..queue::MOST + 7 {
+        receivers[0].queue.push(receivers[0].request(&news(Kind::BackupFailed), false).unwrap());
+    }
+    let shutdown = Shutdown::default();
+    let notifier = Notifier::start(receivers, Times::default(), &shutdown);
+    // The last wait is not for this test.
+    std::mem::forget(notifier);
+    let expected = format!("the webhook at {url} is too slow: 7 notifications lost");
+    let started = Instant::now();
+    while !LINES.0.lock().unwrap().contains(&expected) {
+        assert!(started.elapsed() < Duration::from_secs(60), "{:?}", LINES.0.lock().unwrap());
+        thread::sleep(Duration::from_millis(5));
+    }
+}

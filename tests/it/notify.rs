@@ -6,6 +6,7 @@ use std::path::Path;
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::support::free_port;
 use crate::support::pgkeep::Pgkeep;
 use crate::support::postgres::{self, SHOP};
 use crate::support::receiver::{Answer, Receiver};
@@ -219,6 +220,16 @@ fn a_receiver_that_is_busy_is_told_again_and_one_that_refuses_is_not() {
         assert_eq!(log.contains(&unheard), !ends_well, "{log}");
         assert!(!log.contains(TOKEN), "{log}");
     }
+}
+
+#[test]
+fn a_receiver_that_is_not_there_is_named_and_the_backup_succeeds() {
+    let (s3, _, pgkeep) = shop();
+    let url = format!("http://127.0.0.1:{}", free_port());
+    let log = pgkeep.with("BACKUP_HEARTBEAT_URL", &format!("{url}/{TOKEN}")).succeed(&["backup"]).log;
+    let line = format!("nobody was told of backup_succeeded: the heartbeat at {url} did not answer: ");
+    assert!(log.contains(&line) && !log.contains(TOKEN), "{log}");
+    assert_eq!(s3.backups().len(), 1);
 }
 
 #[test]
