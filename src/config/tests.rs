@@ -235,7 +235,7 @@ fn several_databases_are_asked_for_from_the_one_of_the_connection_or_from_postgr
     let all = ("BACKUP_DATABASES", "*");
     let of = |connection: &str| {
         let config = read(&[all, ("POSTGRES_CONNECTION_STRING", connection)]).unwrap();
-        (config.connection.get("dbname").unwrap().to_owned(), config.status_path())
+        (config.database.clone().unwrap(), config.status_path())
     };
     assert_eq!(of("postgresql://app@db/shop").0, "shop");
     assert_eq!(of("postgresql://app@db").0, "postgres");
