@@ -8,6 +8,7 @@ mod list;
 pub mod output;
 mod prune;
 mod restore;
+mod restore_all;
 mod run;
 mod verify;
 
@@ -42,6 +43,8 @@ pub enum Command {
     Prune(prune::Options),
     /// Restore from the bucket into a database.
     Restore(restore::Options),
+    /// Restore a whole server.
+    RestoreAll(restore_all::Options),
     /// Copy from the bucket into a file.
     Get(get::Options),
     /// Prove that backups are whole.
@@ -112,7 +115,7 @@ impl Command {
             Command::Backup => backup::ROW.name,
             Command::List(_) => list::ROW.name,
             Command::Prune(_) => prune::ROW.name,
-            Command::Restore(_) => restore::ROW.name,
+            Command::Restore(_) | Command::RestoreAll(_) => restore::ROW.name,
             Command::Get(_) => get::ROW.name,
             Command::Verify(_) => verify::ROW.name,
             Command::Check => check::ROW.name,
@@ -138,6 +141,7 @@ impl Command {
             Command::List(options) => list::command(&source()?, options),
             Command::Prune(options) => prune::command(&source()?, options),
             Command::Restore(options) => restore::command(&source()?.job, options),
+            Command::RestoreAll(options) => restore_all::command(&source()?, options),
             Command::Get(options) => get::command(&source()?.job, options),
             Command::Verify(options) => verify::command(&source()?, options),
             Command::Check => Ok(check::command(config, &source()?)),
@@ -149,9 +153,10 @@ impl Command {
     pub fn hear_signals(&self) -> Result<Shutdown> {
         Ok(match self {
             Command::Run | Command::Backup => Shutdown::install()?,
-            Command::Restore(_) | Command::Verify(verify::Options { drill: true, .. }) | Command::Check => {
-                Shutdown::install()?.impatient()
-            }
+            Command::Restore(_)
+            | Command::RestoreAll(_)
+            | Command::Verify(verify::Options { drill: true, .. })
+            | Command::Check => Shutdown::install()?.impatient(),
             Command::List(_) | Command::Prune(_) | Command::Get(_) | Command::Verify(_) | Command::Health => {
                 shutdown::end_at_signals()?;
                 Shutdown::default()

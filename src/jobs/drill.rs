@@ -47,6 +47,8 @@ fn attempt(job: &Job, which: &str) -> Result<()> {
     });
     let selection = Selection::default();
     let properties = restore::recorded_properties(job, &backup)?;
+    restore::roles::provide(job, &databases, properties.as_ref(), false)
+        .context("the backup does not restore")?;
     let restore = Restore { job, databases: &databases, backup: &backup, selection: &selection, properties };
     let Whole { database, tables } = restore.whole(&name).context("the backup does not restore")?;
     let took = started.elapsed();

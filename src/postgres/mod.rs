@@ -8,6 +8,7 @@ mod conninfo;
 mod contents;
 mod databases;
 mod format;
+mod globals;
 mod guard;
 mod leftovers;
 mod messages;
@@ -32,6 +33,7 @@ pub use self::conninfo::{refuse_hidden_password, Conninfo};
 pub use self::contents::Table;
 pub use self::databases::{identifier, name_with, Databases, LONGEST_NAME};
 pub use self::format::Format;
+pub use self::globals::Globals;
 pub use self::guard::{explain, restricting, Guard};
 pub use self::leftovers::{Leftover, COMMENT, DRILL, UNFINISHED};
 use self::patience::Patience;
@@ -255,7 +257,7 @@ impl Postgres {
         let query = format!(
             "SELECT coalesce(json_agg(datname ORDER BY datname), '[]') FROM pg_database \
              WHERE datallowconn AND NOT datistemplate \
-             AND NOT starts_with(coalesce(shobj_description(oid, 'pg_database'), ''), '{COMMENT}');"
+             AND coalesce(shobj_description(oid, 'pg_database'), '') NOT LIKE '{COMMENT}%';"
         );
         let answer = self.insist(|limit| self.look_up(&query, limit).map_err(pooler::explain));
         let answer = answer.context("cannot ask the server for its databases")?;

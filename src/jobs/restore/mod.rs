@@ -5,6 +5,7 @@
 //! it is dropped. So even if pgkeep is killed, a name that somebody uses never belongs to half a database.
 
 mod pour;
+pub(super) mod roles;
 
 use std::time::Instant;
 
@@ -32,6 +33,10 @@ pub struct Options {
     pub replace: bool,
     /// Which parts of the backup to restore.
     pub selection: Selection,
+    /// Whether to make the roles that the backup needs and the server does not have.
+    pub create_roles: bool,
+    /// Whether the backup's own properties go before those of a database that it replaces.
+    pub as_recorded: bool,
 }
 
 /// What pg_restore can do but psql cannot.
@@ -124,8 +129,13 @@ pub fn run(job: &Job, options: &Options) -> Result<Restored> {
         units::bytes(backup.size),
         databases.server.version
     );
+    let recorded = recorded_properties(job, &backup)?;
+    if selection.tables.is_empty() && selection.schemas.is_empty() {
+        roles::provide(job, &databases, recorded.as_ref(), options.create_roles)?;
+    }
     let properties = match target {
-        Target::New => recorded_properties(job, &backup)?,
+        Target::New => recorded,
+        Target::Empty | Target::Replaced if options.as_recorded && recorded.is_some() => recorded,
         // The properties of the database that it replaces are better than those in the backup.
         Target::Empty | Target::Replaced => Some(databases.properties(&name)?),
     };
@@ -176,7 +186,7 @@ fn choose_target(databases: &Databases, name: &str, replace: bool) -> Result<Tar
 }
 
 /// What the backup recorded about the database itself, if it recorded anything.
-pub(super) fn recorded_properties(job: &Job, backup: &Backup) -> Result<Option<Properties>> {
+pub fn recorded_properties(job: &Job, backup: &Backup) -> Result<Option<Properties>> {
     let head = job.store.client.head_object(&backup.key).context("cannot look at the backup")?;
     let record = head.as_ref().and_then(|head| head.metadata(DATABASE_PROPERTIES));
     let read = record.filter(|record| !record.is_empty()).map(Properties::read).transpose();
