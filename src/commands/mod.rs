@@ -8,6 +8,7 @@ mod list;
 pub mod output;
 mod prune;
 mod restore;
+mod restore_all;
 mod run;
 mod verify;
 
@@ -43,6 +44,8 @@ pub enum Command {
     Prune(prune::Options),
     /// Restore from the bucket into a database.
     Restore(restore::Options),
+    /// Restore a whole server.
+    RestoreAll(restore_all::Options),
     /// Copy from the bucket into a file.
     Get(get::Options),
     /// Prove that backups are whole.
@@ -113,7 +116,7 @@ impl Command {
             Command::Backup => backup::ROW.name,
             Command::List(_) => list::ROW.name,
             Command::Prune(_) => prune::ROW.name,
-            Command::Restore(_) => restore::ROW.name,
+            Command::Restore(_) | Command::RestoreAll(_) => restore::ROW.name,
             Command::Get(_) => get::ROW.name,
             Command::Verify(_) => verify::ROW.name,
             Command::Check(_) => check::ROW.name,
@@ -145,6 +148,7 @@ impl Command {
             Command::List(options) => list::command(&source()?, options),
             Command::Prune(options) => prune::command(&source()?, options),
             Command::Restore(options) => restore::command(&source()?.job, options),
+            Command::RestoreAll(options) => restore_all::command(&source()?, options),
             Command::Get(options) => get::command(&source()?.job, options),
             Command::Verify(options) => verify::command(&source()?, options),
             Command::Check(options) => Ok(check::command(config, &source()?, options)),
@@ -162,6 +166,7 @@ impl Command {
         Ok(match self {
             Command::Run | Command::Backup => Shutdown::install()?,
             Command::Restore(_)
+            | Command::RestoreAll(_)
             | Command::Verify(verify::Options { drill: true, .. })
             | Command::Check(_) => Shutdown::install()?.impatient(),
             Command::List(_) | Command::Prune(_) | Command::Get(_) | Command::Verify(_) | Command::Health => {

@@ -4,7 +4,7 @@ use anyhow::Result;
 use lexopt::prelude::*;
 use log::{info, warn};
 
-use super::{output, said, text, unexpected, Command, Outcome, Row, NEEDS_WHICH};
+use super::{output, restore_all, said, text, unexpected, Command, Outcome, Row, NEEDS_WHICH};
 use crate::base::units;
 use crate::jobs::{restore, Job};
 use crate::postgres::Table;
@@ -13,15 +13,18 @@ pub use crate::jobs::restore::Options;
 
 pub(super) const ROW: Row = Row {
     name: "restore",
-    options: "WHICH [--database NAME] [--to CONNECTION] [--replace]
+    options: "WHICH [--database NAME] [--to CONNECTION] [--replace] [--create-roles]
                       [--table NAME]... [--schema NAME]... [--jobs N]
-                      [--no-owner] [--no-privileges]",
-    summary: "restore a backup into a database",
+                      [--no-owner] [--no-privileges]
+       pgkeep restore --all [--to CONNECTION] [--at TIME] [--replace] [--dry-run]",
+    summary: "restore a backup into a database, or a whole server",
     details: "
   --database NAME   the database to restore into (default: a new one, of the backup's name and time).
                     One that is there already must be empty
   --replace         restore into a new database, and then give it the name of the one that is there,
                     which is kept under another name
+  --create-roles    make the roles that the backup needs and the server does not have, as the newest backup
+                    of the globals says
   --to CONNECTION   another server, such as postgresql://user@host:5432; give its password by PGPASSWORD
 
 These need a backup in the custom format (BACKUP_FORMAT=custom):
@@ -34,6 +37,12 @@ These need a backup in the custom format (BACKUP_FORMAT=custom):
   --no-owner        everything belongs to the role that restores; no other role is needed for it
   --no-privileges   restore no grants
 
+  --all             the roles that are missing, then the newest backup of each database under its own name.
+                    What is there stays as it is: roles, and databases that are not empty (--replace
+                    replaces these). If something failed, running it again goes on with what is missing
+  --at TIME         with --all: the newest backups up to this time in UTC (2026-11-23: up to that day's end)
+  --dry-run         with --all: only print what would happen, and what lacks
+
 If anything fails, what was made is dropped again, and what was there before is as it was.
 ",
     parse,
@@ -41,11 +50,16 @@ If anything fails, what was made is dropped again, and what was there before is 
 
 fn parse(parser: &mut lexopt::Parser) -> Result<Command, String> {
     let mut options = Options::default();
+    let (mut all, mut whole) = (false, restore_all::Options::default());
     while let Some(argument) = parser.next().map_err(said)? {
         match argument {
             Long("database") => options.database = Some(text(parser)?),
             Long("to") => options.to = Some(text(parser)?),
             Long("replace") => options.replace = true,
+            Long("create-roles") => options.create_roles = true,
+            Long("all") => all = true,
+            Long("at") => whole.at = Some(text(parser)?),
+            Long("dry-run") => whole.dry_run = true,
             Long("table") => options.selection.tables.push(text(parser)?),
             Long("schema") => options.selection.schemas.push(text(parser)?),
             Long("no-owner") => options.selection.no_owner = true,
@@ -58,8 +72,18 @@ fn parse(parser: &mut lexopt::Parser) -> Result<Command, String> {
             other => return Err(unexpected(other)),
         }
     }
+    if all {
+        let Options { to, replace, .. } = options.clone();
+        if options != (Options { to: to.clone(), replace, ..Options::default() }) {
+            return Err("restore --all takes only --to, --at, --replace and --dry-run".into());
+        }
+        return Ok(Command::RestoreAll(restore_all::Options { to, replace, ..whole }));
+    }
+    if whole != restore_all::Options::default() {
+        return Err("restore takes --at and --dry-run only with --all".into());
+    }
     if options.which.is_empty() {
-        return Err(format!("restore {NEEDS_WHICH}"));
+        return Err(format!("restore {NEEDS_WHICH}, or --all"));
     }
     if options.database.as_deref() == Some("") {
         return Err("--database is empty".into());

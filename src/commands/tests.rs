@@ -38,6 +38,15 @@ fn commands_and_their_options() {
         ),
         ("get latest -o -", Command::Get(get::Options { which: "latest".into(), output: Some("-".into()) })),
         (
+            "restore --all --at 2026-11-23 --to host=x --dry-run --replace",
+            Command::RestoreAll(restore_all::Options {
+                to: Some("host=x".into()),
+                at: Some("2026-11-23".into()),
+                replace: true,
+                dry_run: true,
+            }),
+        ),
+        (
             "restore --replace latest --to host=x --jobs 4 --table a --table=b --no-owner",
             Command::Restore(restore::Options {
                 which: "latest".into(),
@@ -51,6 +60,7 @@ fn commands_and_their_options() {
                     no_owner: true,
                     no_privileges: false,
                 },
+                ..Default::default()
             }),
         ),
     ] {
@@ -75,6 +85,10 @@ fn what_does_not_fit_is_refused() {
         "restore latest --jobs many",
         "restore latest --database=",
         "restore latest --all",
+        "restore --all --jobs 2",
+        "restore --all --create-roles",
+        "restore latest --dry-run",
+        "restore latest --at 2026",
         "get",
         "get latest -o",
         "verify latest --all",

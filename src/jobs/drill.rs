@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use log::warn;
 
-use super::restore::{summary, Recorded, Restore, Selection, Whole};
+use super::restore::{roles, summary, Recorded, Restore, Selection, Whole};
 use super::{leftovers, survive, Event, Job};
 use crate::base::logging;
 use crate::postgres::DRILL;
@@ -48,6 +48,7 @@ fn attempt(job: &Job, which: &str) -> Result<()> {
     let selection = Selection::default();
     let recorded = Recorded::of(job, &backup)?;
     let properties = recorded.properties.clone();
+    roles::provide(job, &databases, properties.as_ref(), false).context("the backup does not restore")?;
     let (databases, selection) = (&databases, &selection);
     let restore = Restore { job, databases, backup: &backup, selection, recorded, properties };
     let Whole { database, tables } = restore.whole(&name).context("the backup does not restore")?;

@@ -9,6 +9,7 @@ mod contents;
 mod databases;
 mod dump_options;
 mod format;
+mod globals;
 mod guard;
 mod leftovers;
 mod messages;
@@ -34,6 +35,7 @@ pub use self::contents::Table;
 pub use self::databases::{identifier, name_with, Databases, LONGEST_NAME};
 pub use self::dump_options::DumpOptions;
 pub use self::format::Format;
+pub use self::globals::Globals;
 pub use self::guard::{explain, restricting, Guard};
 pub use self::leftovers::{Leftover, COMMENT, DRILL, UNFINISHED};
 use self::patience::Patience;
@@ -287,7 +289,7 @@ impl Postgres {
         let query = format!(
             "SELECT coalesce(json_agg(datname ORDER BY datname), '[]') FROM pg_database \
              WHERE datallowconn AND NOT datistemplate \
-             AND NOT starts_with(coalesce(shobj_description(oid, 'pg_database'), ''), '{COMMENT}');"
+             AND coalesce(shobj_description(oid, 'pg_database'), '') NOT LIKE '{COMMENT}%';"
         );
         let answer = self.insist(|limit| self.look_up(&query, limit).map_err(pooler::explain));
         let answer = answer.context("cannot ask the server for its databases")?;

@@ -24,6 +24,20 @@ const USUAL_TABLESPACE: &str = "pg_default";
 /// space too.
 const LONGEST_RECORD: usize = 1400;
 
+/// Whether something in the database `d` belongs to the role `r`, or gives it a right. What belongs to the
+/// server's first role is not in pg_shdepend.
+const NEEDED: &str = "
+    EXISTS (SELECT FROM pg_shdepend s
+            WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = r.oid AND s.dbid = d.oid)
+    OR r.oid = 10 AND datname = current_database() AND EXISTS (
+        SELECT FROM (
+            SELECT oid, relnamespace AS space FROM pg_class WHERE relowner = 10
+            UNION ALL SELECT oid, pronamespace FROM pg_proc WHERE proowner = 10
+            UNION ALL SELECT oid, oid FROM pg_namespace WHERE nspowner = 10 AND nspname <> 'public') own
+        JOIN pg_namespace n ON n.oid = space
+        WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'
+          AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.objid = own.oid AND e.deptype = 'e'))";
+
 /// The properties of a database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Properties(Value);
@@ -55,7 +69,10 @@ impl Properties {
                            FROM aclexplode(datacl)),
                 'settings', (SELECT json_agg(json_build_array(
                                  CASE WHEN setrole <> 0 THEN pg_get_userbyid(setrole) END, setting))
-                             FROM pg_db_role_setting, unnest(setconfig) setting WHERE setdatabase = d.oid))
+                             FROM pg_db_role_setting, unnest(setconfig) setting WHERE setdatabase = d.oid),
+                'extensions', CASE WHEN datname = current_database() THEN
+                    (SELECT json_agg(extname ORDER BY extname) FROM pg_extension WHERE extname <> 'plpgsql') END,
+                'roles', (SELECT json_agg(rolname ORDER BY rolname) FROM pg_roles r WHERE {NEEDED}))
              FROM pg_database d WHERE datname = {};",
             literal(database)
         )
@@ -74,10 +91,12 @@ impl Properties {
     /// left out first: settings, then grants, then the comment.
     pub fn record(&self) -> String {
         let mut short = self.0.clone();
-        for name in ["", "settings", "grants", "comment", "rules"] {
+        for name in ["", "roles", "extensions", "settings", "grants", "comment", "rules"] {
             if let Some(value) = short.get_mut(name) {
                 *value = Value::Null;
-                short["cut"] = json!(true);
+                if !["roles", "extensions"].contains(&name) {
+                    short["cut"] = json!(true);
+                }
             }
             let text = ascii(&short.to_string());
             if text.len() <= LONGEST_RECORD {
@@ -85,6 +104,21 @@ impl Properties {
             }
         }
         String::new()
+    }
+
+    /// The roles that something in the database belongs to or gives a right to. None, if they were not recorded.
+    pub fn roles(&self) -> Vec<String> {
+        self.texts("roles")
+    }
+
+    /// The extensions in the database, without the one that every database has.
+    pub fn extensions(&self) -> Vec<String> {
+        self.texts("extensions")
+    }
+
+    fn texts(&self, name: &str) -> Vec<String> {
+        let texts = self.0[name].as_array().into_iter().flatten();
+        texts.filter_map(|text| text.as_str().map(str::to_owned)).collect()
     }
 
     /// Whether something was too long for the record.

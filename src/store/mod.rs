@@ -16,6 +16,7 @@ pub use self::clock::{is_future, split_future, warning, MOST_SKEW};
 pub use self::doubt::{doubts, Doubt, Seen};
 pub use self::key::{escape, Backup, GLOBALS};
 pub use self::retention::{plan, Decision, Fate, Keeper, Policy, Rule};
+pub use self::select::up_to;
 use crate::postgres::Format;
 use crate::s3::{Client, Head, PendingUpload, S3Error};
 use key::Keys;

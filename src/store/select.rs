@@ -26,11 +26,33 @@ pub fn choose<'a>(which: &str, backups: &'a [Backup], now: DateTime<Utc>) -> Res
     by_time(which, past).or_else(|_| by_time(which, backups))
 }
 
+/// The newest of `backups` (the oldest first) that is not younger than `time`, in UTC, which may be only the
+/// beginning of a time: all of a day is on that day. Backups of the future do not count.
+///
+/// # Errors
+/// This is no time.
+pub fn up_to<'a>(time: &str, backups: &'a [Backup], now: DateTime<Utc>) -> Result<Option<&'a Backup>> {
+    let (wanted, _) = wanted(time)?;
+    let (past, _) = split_future(backups, now);
+    Ok(past.iter().rev().find(|backup| units::timestamp(backup.time)[..wanted.len()] <= *wanted))
+}
+
 /// The newest of `backups` (the oldest first) whose time, in UTC, begins with `which`.
 ///
 /// # Errors
 /// There is no such backup. The error names the nearest ones.
 fn by_time<'a>(which: &str, backups: &'a [Backup]) -> Result<&'a Backup> {
+    let (wanted, time) = wanted(which)?;
+    let name = |backup: &Backup| units::timestamp(backup.time);
+    let matching = backups.iter().rev().find(|backup| name(backup).starts_with(&wanted));
+    matching.with_context(|| {
+        let nearest = nearest(backups, time).into_iter().map(name).collect::<Vec<_>>().join(", ");
+        format!("there is no backup of {which} (UTC); the nearest: {nearest}")
+    })
+}
+
+/// A time or its beginning as the names of backups have it, and the earliest time that it means.
+fn wanted(which: &str) -> Result<(String, DateTime<Utc>)> {
     let wanted: String = which
         .trim_end_matches('Z')
         .chars()
@@ -40,7 +62,6 @@ fn by_time<'a>(which: &str, backups: &'a [Backup]) -> Result<&'a Backup> {
             c => c,
         })
         .collect();
-    let name = |backup: &Backup| units::timestamp(backup.time);
     // `2026-11-2` is not a day, and it does not mean the 20th to the 29th.
     let rest = EARLIEST.get(wanted.len()..).filter(|rest| rest.is_empty() || rest.starts_with(['-', '_']));
     let time = rest.and_then(|rest| {
@@ -48,17 +69,13 @@ fn by_time<'a>(which: &str, backups: &'a [Backup]) -> Result<&'a Backup> {
         // chrono also reads signs.
         time.format(TIMESTAMP).to_string().starts_with(&wanted).then_some(time)
     });
-    let Some(time) = time.filter(|_| !wanted.is_empty()) else {
-        bail!(
+    match time.filter(|_| !wanted.is_empty()) {
+        Some(time) => Ok((wanted, time.and_utc())),
+        None => bail!(
             "\"{which}\" names no backup: it has to be latest, a key, or a time in UTC such as \
              2026-11-23_03-00-00 or its beginning (2026-11-23)"
-        );
-    };
-    let matching = backups.iter().rev().find(|backup| name(backup).starts_with(&wanted));
-    matching.with_context(|| {
-        let nearest = nearest(backups, time.and_utc()).into_iter().map(name).collect::<Vec<_>>().join(", ");
-        format!("there is no backup of {which} (UTC); the nearest: {nearest}")
-    })
+        ),
+    }
 }
 
 /// The nearest backups, in the order of their times.
@@ -136,6 +153,24 @@ mod tests {
         }
         let problem = choose("latest", &backups()[2..], now).unwrap_err().to_string();
         assert!(problem.contains("2 backups named by a time in the future"), "{problem}");
+    }
+
+    #[test]
+    fn up_to_a_time_is_the_newest_that_is_not_younger() {
+        let now = "2026-11-23T12:00:00Z".parse().unwrap();
+        for (time, found) in [
+            ("2026-11-23", Some("2026-11-23T03:00:01Z")),
+            ("2026-11-23T03:00:00", Some("2026-11-23T03:00:00Z")),
+            ("2026-11-22 12:00", Some("2026-11-22T03:00:00Z")),
+            ("2026-11-21", Some("2025-12-31T03:00:00Z")),
+            ("2030", Some("2026-11-23T03:00:01Z")),
+            ("2025-12-30", None),
+        ] {
+            let backups = backups();
+            let chosen = up_to(time, &backups, now).unwrap().map(|backup| backup.time);
+            assert_eq!(chosen, found.map(|time| time.parse::<DateTime<Utc>>().unwrap()), "{time}");
+        }
+        assert!(up_to("yesterday", &backups(), now).is_err());
     }
 
     #[test]

@@ -41,3 +41,4 @@ mod tls;
 mod two;
 mod waits;
 mod whole_server;
+mod whole_server_back;

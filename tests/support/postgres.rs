@@ -238,7 +238,18 @@ impl Server {
 
     /// The whole as pg_dump writes it.
     pub fn text(&self, database: &str) -> String {
-        let dump = self.client("pg_dump", database).output().expect("pg_dump");
+        self.output_of(self.client("pg_dump", database))
+    }
+
+    /// The roles and tablespaces as pg_dumpall writes them.
+    pub fn globals(&self) -> String {
+        let mut pg_dumpall = self.client("pg_dumpall", "postgres");
+        pg_dumpall.arg("--globals-only");
+        self.output_of(pg_dumpall)
+    }
+
+    fn output_of(&self, mut command: Command) -> String {
+        let dump = command.output().expect("a dump");
         assert!(dump.status.success(), "{}", String::from_utf8_lossy(&dump.stderr));
         let text = String::from_utf8(dump.stdout).expect("UTF-8");
         // The key of \restrict is random.

@@ -6,6 +6,7 @@
 
 mod pour;
 mod recorded;
+pub(super) mod roles;
 mod selection;
 mod sink;
 
@@ -36,6 +37,10 @@ pub struct Options {
     pub replace: bool,
     /// Which parts of the backup to restore.
     pub selection: Selection,
+    /// Whether to make the roles that the backup needs and the server does not have.
+    pub create_roles: bool,
+    /// Whether the backup's own properties go before those of a database that it replaces.
+    pub as_recorded: bool,
 }
 
 /// What already has the name that the restored database will get.
@@ -110,11 +115,18 @@ pub fn run(job: &Job, options: &Options) -> Result<Restored> {
         databases.server.version
     );
     let recorded = Recorded::of(job, &backup)?;
+    // A part needs not all roles, and who leaves out owners or rights may need none.
+    if !selection.is_part() && selection.of_roles().next().is_none() {
+        roles::provide(job, &databases, recorded.properties.as_ref(), options.create_roles)?;
+    }
     let properties = match target {
         Target::New => recorded
             .properties
             .clone()
             .map(|properties| properties.without(selection.no_owner, selection.no_privileges)),
+        Target::Empty | Target::Replaced if options.as_recorded && recorded.properties.is_some() => {
+            recorded.properties.clone()
+        }
         // The properties of the database that it replaces are better than those in the backup.
         Target::Empty | Target::Replaced => Some(databases.properties(&name)?),
     };

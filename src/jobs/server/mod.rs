@@ -2,6 +2,7 @@
 //! databases at each run, so that a new one is backed up the same night.
 
 mod names;
+pub mod restore;
 mod summary;
 
 use std::collections::BTreeMap;
