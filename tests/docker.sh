@@ -48,7 +48,8 @@ trap 'exit 1' INT TERM
 container() { compose ps -q pgkeep; }
 inspect() { docker inspect -f "{{$1}}" "$(container)"; }
 in_db() { compose exec -T db psql -XqAt -h /var/run/postgresql -U shop -v ON_ERROR_STOP=1 "$@" </dev/null; }
-keys() { compose run --rm --no-deps -T pgkeep list --json </dev/null 2>/dev/null | sed -n 's/.*"key": "\(.*\)".*/\1/p'; }
+# Of the shop's backups.
+keys() { compose run --rm --no-deps -T pgkeep list shop --json </dev/null 2>/dev/null | sed -n 's/.*"key": "\(.*\)".*/\1/p'; }
 count() { keys | wc -l; }
 has_backups() { [ "$(count)" -ge "$1" ]; }
 health_is() { [ "$(inspect .State.Health.Status)" = "$1" ]; }
@@ -82,9 +83,31 @@ wait_for 60 "a healthy container" health_is healthy
 say "check, verify and restore in the container"
 in_pgkeep() { compose exec -T pgkeep pgkeep "$@" </dev/null; }
 in_pgkeep check || fail "something would fail tonight"
-in_pgkeep verify || fail "the newest backup is not whole"
-in_pgkeep restore latest --database by_pgkeep || fail "the newest backup does not restore"
+in_pgkeep verify || fail "a newest backup is not whole"
+in_pgkeep restore shop/latest --database by_pgkeep || fail "the newest backup does not restore"
 [ "$(rows by_pgkeep)" = "$(rows shop)" ] || fail "pgkeep restored other rows than the source's"
+
+say "the server is gone, and comes back by three commands"
+in_db -d shop -c "DROP DATABASE restored" -c "DROP DATABASE by_pgkeep"
+since=$(date +%s)
+wait_for 150 "a run over all databases" logged_since "$since" "3 of 3 databases backed up"
+before=$(rows shop)
+compose stop pgkeep
+compose rm --stop --force db
+docker volume rm "${project}_database" >/dev/null
+compose up -d --no-deps db
+db_is_up() { [ "$(docker inspect -f '{{.State.Health.Status}}' "$(compose ps -q db)")" = healthy ]; }
+wait_for 120 "an empty server" db_is_up
+in_all() { compose run --rm --no-deps -T pgkeep restore --all "$@" </dev/null; }
+in_all --dry-run || fail "something lacks"
+in_all || fail "not everything came back"
+[ "$(rows shop)" = "$before" ] || fail "the shop came back with other rows"
+# The application, by TCP, with its own role and password.
+contacts=$(compose exec -T -e PGPASSWORD=also-only-for-the-demo db psql -XqAt -h db -U clerk -d crm \
+    -c "SELECT count(*) FROM contacts" </dev/null)
+[ "$contacts" = 500 ] || fail "the application reads $contacts contacts instead of 500"
+compose up -d --no-deps pgkeep
+wait_for 150 "a healthy container again" health_is healthy
 
 say "no path can be written to but the spool"
 # Without the kernel's own file systems.
@@ -112,7 +135,7 @@ in_db -d shop -c "SELECT pg_size_pretty(pg_database_size('shop'))"
 
 say "docker stop during a backup waits for it"
 before=$(count) since=$(date +%s)
-wait_for 90 "a backup to start" logged_since "$since" "backup started"
+wait_for 90 "a backup to start" logged_since "$since" "backup started: database .shop"
 pid=$(inspect .State.Pid) peak=0
 # Anonymous memory of pgkeep and its children: what cannot be given back. Where the engine's processes are
 # not this machine's, there is nothing to read.
@@ -139,13 +162,13 @@ check_newest
 say "docker kill during a backup leaves nothing"
 before=$(count) since=$(date +%s)
 compose start pgkeep
-wait_for 90 "a backup to start" logged_since "$since" "backup started"
+wait_for 90 "a backup to start" logged_since "$since" "backup started: database .shop"
 sleep 4
 docker kill "$(container)" >/dev/null
-! logged_since "$since" "backup succeeded" || fail "the backup was done already"
+! logged_since "$since" "backup succeeded: database .shop" || fail "the backup was done already"
 [ "$(count)" -eq "$before" ] || fail "an object was left"
 left=$(docker run --rm --entrypoint ls -v "${project}_spool:/spool" pgkeep -A /spool)
-echo "$left" | grep -qxE 'pgkeep-shop-[0-9a-f]{8}\.status\.json' && [ "$(echo "$left" | wc -l)" -eq 1 ] ||
+echo "$left" | grep -qxE 'pgkeep-\.2a-[0-9a-f]{8}\.status\.json' && [ "$(echo "$left" | wc -l)" -eq 1 ] ||
     fail "left in the spool: $left"
 echo "no object, and in the spool only the status"
 

@@ -207,3 +207,30 @@ fn each_command_knows_the_databases_apart() {
     let lines = pgkeep.clone().with("BACKUP_DATABASES", "shop,gone").fail(&["check"]).stdout;
     assert!(lines.contains("names gone, and the server does not have it"), "{lines}");
 }
+
+#[test]
+fn as_many_databases_at_a_time_as_are_wanted() {
+    let (server, s3) = (server_with(&["a", "b", "c"]), s3::Server::start());
+    let running = tempfile::tempdir().expect("a directory");
+    // Each waits until another one has begun too.
+    let script = format!(
+        r#"touch {0}/$$; tries=0
+           while [ "$(ls {0} | wc -l)" -lt 2 ]; do
+               sleep 0.05; tries=$((tries + 1)); [ $tries -lt 1000 ] || exit 9
+           done; exec $REAL "$@""#,
+        running.path().display()
+    );
+    let waiting = wrapped_pg_dump(&script);
+    let pgkeep = pgkeep_for(&server, &s3, "*")
+        .with("BACKUP_GLOBALS", "false")
+        .with("BACKUP_JOBS", "2")
+        .with("BACKUP_PG_BIN", waiting.path().to_str().expect("UTF-8"));
+    let log = pgkeep.succeed(&["backup"]).log;
+    assert!(log.contains("4 of 4 databases backed up"), "{log}");
+    for name in ["a", "b", "c"] {
+        server.create_database("restored");
+        server.restore(&s3.path(&keys(&s3, name)[0]), "restored");
+        assert!(server.contents("restored") == server.contents(name), "{name}: {log}");
+        server.psql("postgres", "DROP DATABASE restored");
+    }
+}
