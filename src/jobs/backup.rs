@@ -14,12 +14,13 @@ use chrono::{TimeDelta, Utc};
 use log::warn;
 
 use super::{prune, recovery, survive, Event, Job};
+use crate::base::process::{is_broken_pipe, Process};
 use crate::base::progress::{self, rate};
 use crate::base::units;
 use crate::dump::gzip::Gzip;
 use crate::dump::proof::Witness;
 use crate::dump::spool::{self, Spool};
-use crate::postgres::{is_broken_pipe, Postgres, Process, Programs, Server};
+use crate::postgres::{Postgres, Programs, Server};
 use crate::s3::{Claim, Made, Metadata, Part, Upload};
 use crate::store::{self, Backup, Store};
 

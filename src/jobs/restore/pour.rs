@@ -11,14 +11,14 @@ use log::{info, warn};
 use super::recorded::Recorded;
 use super::selection::Selection;
 use super::sink::{Psql, Sink};
+use crate::base::process::is_broken_pipe;
 use crate::base::{logging, units};
 use crate::dump::archive::contents;
 use crate::dump::gunzip::{least_length, TRAILER_LENGTH};
 use crate::dump::spool;
 use crate::jobs::{fetch, Job};
 use crate::postgres::{
-    is_broken_pipe, name_with, restricting, Databases, Format, Postgres, Properties, Table, COMMENT,
-    UNFINISHED,
+    name_with, restricting, Databases, Format, Postgres, Properties, Table, COMMENT, UNFINISHED,
 };
 use crate::store::Backup;
 
