@@ -1,6 +1,7 @@
 //! Turns the environment into jobs. Only this folder reads variables. It finds every problem before anything
 //! starts, and reports all of them at once.
 
+mod age;
 mod credentials;
 mod mistakes;
 mod objects;
@@ -28,6 +29,7 @@ pub use self::variables::{Absent, Variable, VARIABLES};
 use crate::base::secret::{Redactor, Secret};
 use crate::base::shutdown::Shutdown;
 use crate::daemon::{self, OnStart, Status};
+use crate::dump::age::{Identity, Recipients};
 use crate::jobs::Job;
 use crate::postgres::{refuse_hidden_password, Clients, Conninfo, DumpOptions, Format, Postgres};
 use crate::s3::{Client, Credentials, PartSize, Properties, S3Config};
@@ -56,6 +58,8 @@ struct Settings {
     shrink_guard: bool,
     format: Format,
     dump_options: DumpOptions,
+    recipients: Option<Recipients>,
+    identity: Option<Identity>,
     drill: Option<Conninfo>,
     drill_interval: Option<Interval>,
     lock_timeout: Duration,
@@ -158,6 +162,8 @@ impl Config {
             database,
             format: of.format,
             dump_options: of.dump_options.clone(),
+            recipients: of.recipients.clone(),
+            identity: of.identity.clone(),
             retention: of.retention.clone(),
             shrink_guard: of.shrink_guard,
             lock_timeout: of.lock_timeout,
@@ -268,6 +274,8 @@ impl Default for Settings {
             shrink_guard: false,
             format: Format::Plain,
             dump_options: DumpOptions::default(),
+            recipients: None,
+            identity: None,
             drill: None,
             drill_interval: None,
             lock_timeout: Duration::ZERO,
@@ -304,6 +312,7 @@ impl Settings {
             );
         }
         self.check_encryption(from);
+        self.check_keys(from);
         let credentials = self.credentials(from);
         let (connection, s3) = (self.named_connection(from), self.s3(from, credentials));
         let (connection, database) = connection?;

@@ -16,13 +16,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{anyhow, Result};
+use anyhow::{anyhow, Context, Result};
 
 pub use self::event::Event;
 use crate::base::secret::Redactor;
 use crate::base::shutdown::Shutdown;
+use crate::dump::age::{Identity, Recipients};
 use crate::postgres::{Clients, Conninfo, Databases, DumpOptions, Format, Postgres};
-use crate::store::{Policy, Store};
+use crate::store::{Backup, Policy, Store};
 
 /// Gets every event with its job, on the thread on which it happens.
 type Listener = Arc<dyn Fn(&Job, &Event) + Send + Sync>;
@@ -40,6 +41,10 @@ pub struct Job {
     pub store: Store,
     /// The format of new backups.
     pub format: Format,
+    /// For whom new backups are encrypted. If nobody is named, they are not.
+    pub recipients: Option<Recipients>,
+    /// What opens encrypted backups.
+    pub identity: Option<Identity>,
     /// How long backups are kept.
     pub retention: Policy,
     /// Whether nothing is deleted if the backups have suddenly shrunk.
@@ -89,6 +94,25 @@ impl Job {
     /// The databases of a server. This never connects to `but`: see [`Databases::of`].
     pub fn databases(&self, server: &Conninfo, but: Option<&str>) -> Result<Databases> {
         Databases::of(server, but, self.clients()?, &self.redactor, &self.shutdown, self.stall_timeout)
+    }
+
+    /// What opens a backup, if it is encrypted.
+    ///
+    /// # Errors
+    /// Nothing can open it.
+    fn identity_for(&self, backup: &Backup) -> Result<Option<&Identity>> {
+        if !backup.encrypted {
+            return Ok(None);
+        }
+        let identity = self.identity.as_ref().with_context(|| {
+            format!(
+                "{} is encrypted, and BACKUP_AGE_IDENTITY_FILE is missing: the path of the file with the secret key, for \
+                 example BACKUP_AGE_IDENTITY_FILE=/run/secrets/pgkeep-key.txt; or fetch it with pgkeep get and decrypt it with \
+                 age -d -i KEY, where the key is",
+                self.store.place(backup)
+            )
+        });
+        identity.map(Some)
     }
 
     /// Logs an event and passes it to all listeners.

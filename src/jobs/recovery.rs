@@ -15,7 +15,12 @@ pub fn command(client: &Client, database: &str, backup: &Backup) -> String {
     });
     let (place, region) = (client.place(&backup.key), client.region());
     let file = backup.file_name();
-    let unzipped = file.trim_end_matches(".gz");
+    let (zipped, decrypt) = match file.strip_suffix(".age") {
+        // KEY stands for the identity's file, which is not on this host.
+        Some(zipped) => (zipped, format!("age -d -i KEY -o ./{zipped} ./{file} && ")),
+        None => (file, String::new()),
+    };
+    let unzipped = zipped.trim_end_matches(".gz");
     // A name of letters and digits never needs quotes.
     let name = store::escape(database).trim_start_matches('-').replace('.', "_");
     let suffix = "_restored";
@@ -25,7 +30,7 @@ pub fn command(client: &Client, database: &str, backup: &Backup) -> String {
         Format::Custom => "pg_restore --exit-on-error --single-transaction",
     };
     format!(
-        "aws s3 cp{endpoint} --region {region} {place} ./{file} && gunzip ./{file} && \
+        "aws s3 cp{endpoint} --region {region} {place} ./{file} && {decrypt}gunzip ./{zipped} && \
          createdb --template=template0 {new} && {restore} ./{unzipped} -d {new}"
     )
 }
@@ -50,7 +55,8 @@ mod tests {
             let config =
                 S3Config { url, bucket, credentials, properties, part_size, authorities: None, proxy: None };
             let time = chrono::DateTime::UNIX_EPOCH;
-            let backup = Backup { key: key.into(), time, format, size: 1 };
+            let encrypted = key.ends_with(".age");
+            let backup = Backup { key: key.into(), time, format, encrypted, size: 1 };
             command(&Client::new(&config, Shutdown::default()), database, &backup)
         };
         assert_eq!(
@@ -60,6 +66,10 @@ mod tests {
              gunzip ./-.c3.a9_2026-11-23_03-00-00.dump.gz && createdb --template=template0 _c3_a9_restored && \
              pg_restore --exit-on-error --single-transaction ./-.c3.a9_2026-11-23_03-00-00.dump -d _c3_a9_restored"
         );
+        let encrypted = line(None, "a", "a/a.sql.gz.age", Format::Plain);
+        let steps =
+            "./a.sql.gz.age && age -d -i KEY -o ./a.sql.gz ./a.sql.gz.age && gunzip ./a.sql.gz && createdb";
+        assert!(encrypted.contains(steps) && encrypted.ends_with("-f ./a.sql -d a_restored"), "{encrypted}");
         let long = line(None, &"n".repeat(70), "n/n.sql.gz", Format::Plain);
         assert!(
             long.starts_with("aws s3 cp --region eu-central-1 s3://b/n/n.sql.gz ./n.sql.gz && "),

@@ -72,8 +72,8 @@ impl Store {
     }
 
     /// The name of a backup with this time and format.
-    pub fn key(&self, time: DateTime<Utc>, format: Format) -> String {
-        self.keys.key(time, format)
+    pub fn key(&self, time: DateTime<Utc>, format: Format, encrypted: bool) -> String {
+        self.keys.key(time, format, encrypted)
     }
 
     /// A key next to the backups that is not a backup's: for an object that is deleted at once.
@@ -124,7 +124,7 @@ impl Store {
     /// # Errors
     /// There is no such backup. The error names the nearest ones.
     pub fn find(&self, which: &str) -> Result<Selected> {
-        if which.contains('/') || which.ends_with(".gz") {
+        if which.contains('/') || [".gz", ".age"].iter().any(|end| which.ends_with(end)) {
             return self.find_key(which);
         }
         let backups = self.list().context("cannot list the backups")?;

@@ -64,6 +64,7 @@ pub struct Restored {
 pub fn run(job: &Job, options: &Options) -> Result<Restored> {
     let started = Instant::now();
     let Selected { database: source, backup } = job.store.find(&options.which)?;
+    job.identity_for(&backup)?;
     let selection = &options.selection;
     if selection.is_any() && backup.format != Format::Custom {
         let roles = if selection.of_roles().next().is_some() {
