@@ -13,6 +13,7 @@ use anyhow::{bail, Context, Error, Result};
 use chrono::{TimeDelta, Utc};
 use log::warn;
 
+use super::restore::record;
 use super::{prune, recovery, survive, Event, Job};
 use crate::base::process::{is_broken_pipe, Process};
 use crate::base::progress::{self, rate};
@@ -185,7 +186,7 @@ impl Run<'_> {
             ("database", store::escape(&self.job.database)),
             ("server-version", server.version.clone()),
             (CLIENT_VERSION, self.programs.version.clone()),
-            (DATABASE_PROPERTIES, self.postgres.properties(&self.job.database)?.record()),
+            (DATABASE_PROPERTIES, record(self.job, &self.postgres.properties(&self.job.database)?)?),
         ]
         .into_iter()
         .chain(self.postgres.cluster_id().map(|id| (store::CLUSTER_ID, id)))

@@ -34,7 +34,7 @@ pub use self::format::Format;
 pub use self::guard::{explain, restricting, Guard};
 pub use self::leftovers::{Leftover, COMMENT, DRILL, UNFINISHED};
 pub use self::pooler::SHARED;
-pub use self::properties::Properties;
+pub use self::properties::{Properties, LONGEST_RECORD};
 pub use self::rights::Rights;
 use crate::base::patience::Patience;
 use crate::base::process::{self, is_broken_pipe, Process};

@@ -61,7 +61,7 @@ impl Envelope {
     /// Nothing has this length, or it is no age file: a sentence.
     pub fn content(&self) -> Result<u64, String> {
         let length = self.header + self.payload;
-        if self.other || (!self.begun && length > INTRO.len() as u64) {
+        if self.other || (!self.begun && !INTRO.starts_with(&self.line)) {
             return Err("it is not encrypted with age, whatever its name says".into());
         }
         if !self.opened {
@@ -118,6 +118,7 @@ mod tests {
         for length in [0, 1, 16, 31, 16 + 65_552 + 1, 16 + 65_552 + 16] {
             says(&[HEADER.as_bytes(), &vec![0; length]].concat(), "within a chunk");
         }
+        says(&[0x1f, 0x8b], "not encrypted with age");
         says(&[0x1f, 0x8b].repeat(100), "not encrypted with age");
         says(b"age-encryption.org/v2\n-> X\n--- mac\n", "not encrypted with age");
         says(&[b"age-encryption.org/v1\n", "->\n".repeat(400_000).as_bytes()].concat(), "not encrypted");

@@ -69,7 +69,8 @@ impl Sealed {
                 age.finish_into(&mut |sealed| end.take(sealed)).map_err(|failure| end.explain(failure))?;
                 let sealed = end.envelope.content().map_err(Error::msg);
                 let whole = sealed.and_then(|sealed| check_length(sealed, given));
-                whole.context("age reported success, and yet").map_err(Failed)?;
+                let whole = whole.context("age reported success, and yet");
+                whole.map_err(|failure| end.explain(failure))?;
             }
         }
         Ok(end.spool)

@@ -20,7 +20,7 @@ use crate::base::units;
 use crate::postgres::{identifier, name_with, Conninfo, Databases, Format, Table};
 use crate::store::Selected;
 pub(super) use pour::{Restore, Whole};
-pub(super) use recorded::Recorded;
+pub(super) use recorded::{record, Recorded};
 pub use selection::Selection;
 
 /// The options of `pgkeep restore`.
