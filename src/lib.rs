@@ -18,15 +18,15 @@
 //! | `jobs` | what is done for one database: backup, prune, restore, drill; `Job`, `Event` |
 //! | `store` | the bucket as backups: key grammar, listing, selection, retention |
 //! | `dump` | a dump's bytes, in both directions: gzip, spool, gunzip, proof |
-//! | `postgres` | connection strings, clients, child processes, databases, rights |
+//! | `postgres` | connection strings, clients, databases, rights |
 //! | `s3` | signing, sending, retrying, multipart uploads, listing |
 //! | `schedule` | crontab(5) and time zone → next instant |
-//! | `base` | log, progress, retry, secret, shutdown, units |
+//! | `base` | log, child processes, progress, retry, secret, shutdown, units |
 //!
 //! # The way of a dump's bytes
 //!
 //! ```text
-//! backup   postgres::process → dump::gzip → dump::spool → s3::part → s3::upload → compare the size
+//! backup   pg_dump → dump::gzip → dump::spool → s3::part → s3::upload → compare the size
 //! restore  s3::download (in ranges) → dump::gunzip (dump::proof) → postgres::guard → psql, or pg_restore
 //! ```
 //!

@@ -54,6 +54,12 @@ fn main() -> ExitCode {
 fn run(command: &Command, config: &Config) -> Result<ExitCode> {
     shutdown::survive_file_size_limit()?;
     let shutdown = command.hear_signals()?;
+    if command.encrypts() {
+        if let Err(problem) = config.try_recipients(&shutdown) {
+            error!("{problem}");
+            return Ok(ExitCode::from(WRONG_USAGE));
+        }
+    }
     let outcome = command.run(config, &shutdown).unwrap_or_else(|failure| {
         logging::failure(&format!("{} failed", command.name()), &failure);
         Outcome::Failed

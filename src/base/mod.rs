@@ -3,9 +3,13 @@
 #[cfg(test)]
 pub mod fuzz;
 pub mod logging;
+mod messages;
 mod outbox;
+pub mod patience;
+pub mod process;
 pub mod progress;
 pub mod retry;
 pub mod secret;
 pub mod shutdown;
+mod statements;
 pub mod units;

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{ensure, Context, Result};
 use lexopt::prelude::*;
-use log::info;
+use log::{info, warn};
 
-use super::{said, unexpected, Command, Outcome, Row, NEEDS_WHICH};
+use super::{said, unexpected, Command, Outcome, Row, NEEDS_WHICH, NO_KEY};
 use crate::base::units;
-use crate::jobs::{fetch, Job};
+use crate::jobs::fetch::{self, Proof};
+use crate::jobs::Job;
 
 pub(super) const ROW: Row = Row {
     name: "get",
@@ -53,9 +54,12 @@ pub(super) fn command(job: &Job, options: &Options) -> Result<Outcome> {
     if output == Some(Path::new("-")) {
         let mut stdout = io::stdout().lock();
         ensure!(!stdout.is_terminal(), "a backup is nothing for a terminal: send it to a file or a pipe");
-        fetch::stream(job, &backup, "fetching", |bytes| stdout.write_all(bytes), |_| Ok(()))
+        let proof = fetch::examine(job, &backup, "fetching", |bytes| stdout.write_all(bytes))
             .with_context(damaged)?;
         stdout.flush().context("cannot write to standard output")?;
+        if proof == Proof::Sealed {
+            warn!("{}: {NO_KEY}", store.place(&backup));
+        }
         return Ok(Outcome::Done);
     }
     let name = backup.file_name();
@@ -68,11 +72,15 @@ pub(super) fn command(job: &Job, options: &Options) -> Result<Outcome> {
     let written = || format!("cannot write {place}");
     let file = tempfile::NamedTempFile::new_in(directory).with_context(written)?;
     let mut writer = BufWriter::new(file);
-    fetch::stream(job, &backup, "fetching", |bytes| writer.write_all(bytes), |_| Ok(()))
-        .with_context(damaged)?;
+    let proof =
+        fetch::examine(job, &backup, "fetching", |bytes| writer.write_all(bytes)).with_context(damaged)?;
     let file = writer.into_inner().with_context(written)?;
     file.as_file().sync_all().with_context(written)?;
     file.persist_noclobber(&path).with_context(written)?;
-    info!("{} is now {place}: whole, {}", store.place(&backup), units::bytes(backup.size));
+    let (source, size) = (store.place(&backup), units::bytes(backup.size));
+    match proof {
+        Proof::Whole(_) => info!("{source} is now {place}: whole, {size}"),
+        Proof::Sealed => warn!("{source} is now {place}: complete, as far as can be seen, {size}; {NO_KEY}"),
+    }
     Ok(Outcome::Done)
 }

@@ -210,6 +210,7 @@ fn as_json(Line { database, backup, decision, why, run }: &Line<'_>) -> serde_js
         "database": database,
         "time": rfc3339(backup.time),
         "format": backup.format.to_string(),
+        "encrypted": backup.encrypted,
         "size": backup.size,
         "keep": decision.map(|decision| decision.fate != Fate::Goes),
         "held_back": decision.filter(|decision| decision.fate == Fate::HeldBack).map(|_| why),

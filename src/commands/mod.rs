@@ -107,6 +107,9 @@ shop/2026-11-23.
 ";
 const NEEDS_WHICH: &str =
     "needs to know which backup: latest, a time in UTC or its beginning, or a key; pgkeep list shows them";
+/// What is not known of an encrypted backup.
+const NO_KEY: &str =
+    "it is encrypted, and what is in it was not read, because BACKUP_AGE_IDENTITY_FILE is not set";
 
 impl Command {
     /// The command's name on the command line.
@@ -127,6 +130,11 @@ impl Command {
     /// Whether the command reads the daemon's schedule.
     pub fn needs_schedule(&self) -> bool {
         matches!(self, Command::Run | Command::Health)
+    }
+
+    /// Whether the command makes backups.
+    pub fn encrypts(&self) -> bool {
+        matches!(self, Command::Run | Command::Backup)
     }
 
     /// Runs the command. What a signal does depends on the work: a backup is finished first, a restore is

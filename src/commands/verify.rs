@@ -4,11 +4,13 @@ use std::time::Instant;
 
 use anyhow::{bail, ensure, Context, Result};
 use lexopt::prelude::*;
-use log::info;
+use log::{info, warn};
 
-use super::{said, unexpected, Command, Outcome, Row};
+use super::{said, unexpected, Command, Outcome, Row, NO_KEY};
 use crate::base::progress::rate;
 use crate::base::{logging, units};
+use crate::dump::age::NotOpened;
+use crate::jobs::fetch::Proof;
 use crate::jobs::server::{newest, Source};
 use crate::jobs::{drill, fetch};
 use crate::s3::S3Error;
@@ -76,11 +78,19 @@ pub(super) fn command(source: &Source, options: &Options) -> Result<Outcome> {
         backups.push(store.find(&source.which(&options.which))?.backup);
     }
     ensure!(!backups.is_empty(), "there is no backup at {}", store.location_of_all());
-    let mut bad = 0;
+    let (mut bad, mut sealed) = (0, 0);
     for backup in &backups {
         let started = Instant::now();
-        match fetch::stream(job, backup, "verifying", |_| Ok(()), |_| Ok(())) {
-            Ok(dumped) => info!(
+        match fetch::examine(job, backup, "verifying", |_| Ok(())) {
+            Ok(Proof::Sealed) => {
+                sealed += 1;
+                warn!(
+                    "{} is complete, as far as can be seen: {}; {NO_KEY}",
+                    store.place(backup),
+                    units::bytes(backup.size)
+                );
+            }
+            Ok(Proof::Whole(dumped)) => info!(
                 "{} is whole: {}, {} uncompressed; read in {} ({})",
                 store.place(backup),
                 units::bytes(backup.size),
@@ -89,8 +99,8 @@ pub(super) fn command(source: &Source, options: &Options) -> Result<Outcome> {
                 rate(backup.size, started.elapsed())
             ),
             Err(failure) => {
-                // If S3 does not return the object, that says nothing about the backup.
-                let unread = failure.chain().any(|cause| cause.is::<S3Error>());
+                // If S3 does not return the object, or the key does not fit, that says nothing about the backup.
+                let unread = failure.chain().any(|cause| cause.is::<S3Error>()) || failure.is::<NotOpened>();
                 let verdict = if unread { "could not be read" } else { "is not a whole backup" };
                 let verdict = format!("{} {verdict}", store.place(backup));
                 if backups.len() == 1 {
@@ -102,7 +112,16 @@ pub(super) fn command(source: &Source, options: &Options) -> Result<Outcome> {
         }
     }
     match bad {
-        0 if backups.len() > 1 => info!("all {} are whole", units::count(backups.len(), "backup")),
+        0 if backups.len() > 1 && sealed == 0 => {
+            info!("all {} are whole", units::count(backups.len(), "backup"));
+        }
+        0 if backups.len() > 1 => {
+            let all = units::count(backups.len(), "backup");
+            info!(
+                "of {all}, {} are whole, and {sealed} are encrypted and were not decrypted",
+                backups.len() - sealed
+            );
+        }
         0 => {}
         _ => bail!("{bad} of {} are not proven whole", units::count(backups.len(), "backup")),
     }

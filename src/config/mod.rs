@@ -1,6 +1,7 @@
 //! Turns the environment into jobs. Only this folder reads variables. It finds every problem before anything
 //! starts, and reports all of them at once.
 
+mod age;
 mod credentials;
 mod mistakes;
 mod notify;
@@ -142,6 +143,8 @@ impl Config {
             database,
             format: of.format,
             dump_options: of.dump_options.clone(),
+            recipients: of.recipients.clone(),
+            identity: of.identity.clone(),
             retention: of.retention.clone(),
             shrink_guard: of.shrink_guard,
             lock_timeout: of.lock_timeout,

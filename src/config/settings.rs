@@ -15,6 +15,7 @@ use url::Url;
 use super::values;
 use crate::base::secret::Secret;
 use crate::daemon::OnStart;
+use crate::dump::age::{Identity, Recipients};
 use crate::jobs::server::List;
 use crate::notify;
 use crate::postgres::{Conninfo, DumpOptions, Format};
@@ -48,6 +49,8 @@ pub(super) struct Settings {
     pub shrink_guard: bool,
     pub format: Format,
     pub dump_options: DumpOptions,
+    pub recipients: Option<Recipients>,
+    pub identity: Option<Identity>,
     pub drill: Option<Conninfo>,
     pub drill_interval: Option<Interval>,
     pub notify: notify::Settings,
@@ -91,6 +94,8 @@ impl Default for Settings {
             shrink_guard: false,
             format: Format::Plain,
             dump_options: DumpOptions::default(),
+            recipients: None,
+            identity: None,
             drill: None,
             drill_interval: None,
             notify: notify::Settings::default(),

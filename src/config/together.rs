@@ -41,6 +41,7 @@ impl Settings {
                 from.problem(name, "is set, and BACKUP_DATABASES is not", remedy);
             }
         }
+        self.check_keys(from);
         let credentials = self.credentials(from);
         let (connection, s3) = (self.named_connection(from), self.s3(from, credentials));
         let (connection, database) = connection?;

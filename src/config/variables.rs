@@ -1,6 +1,7 @@
 //! THE TABLE of variables: one row each. `--help-variables`, the problems, the defaults and the lines at the
 //! start are made from it. A test compares README's table and `.env.example` with it (`tests/it/tidy.rs`).
 
+mod age;
 mod credentials;
 mod keep;
 mod objects;
@@ -251,6 +252,8 @@ pub const VARIABLES: &[Variable] = &[
         set: |to, text| DumpOptions::parse(text).map(|it| to.dump_options = it),
         show: |of| of.dump_options.to_string(),
     },
+    age::RECIPIENTS,
+    age::IDENTITY_FILE,
     Variable {
         name: "BACKUP_DRILL_CONNECTION_STRING",
         absent: Absent::Off("no drills"),

@@ -8,6 +8,7 @@ use anyhow::{anyhow, ensure, Error, Result};
 use flate2::bufread::GzDecoder;
 use log::warn;
 
+use super::age::Failed;
 use super::proof::Witness;
 use crate::postgres::Format;
 use crate::s3::S3Error;
@@ -35,8 +36,7 @@ pub fn unpack(
     fetched: impl FnMut(&[u8]) -> io::Result<()>,
     mut dump: impl FnMut(&[u8]) -> Result<()>,
 ) -> Result<u64> {
-    let tapped = Tapped { source, position: 0, seen: 0, tap: fetched };
-    let mut gzip = GzDecoder::new(tapped);
+    let mut gzip = GzDecoder::new(Tapped::new(source, fetched));
     let mut witness = Witness::new(format);
     let (mut piece, mut held) = (vec![0; PIECE], vec![0; PIECE]);
     let mut held_length = 0;
@@ -72,20 +72,32 @@ pub fn unpack(
 /// The least length that a dump can have, by the last bytes of its object of `size` bytes. RFC 1952: they are the
 /// length, modulo 2^32. So this is the length itself, unless the dump is larger than 4 GiB.
 pub fn least_length(trailer: [u8; TRAILER_LENGTH], size: u64) -> u64 {
-    // What cannot be compressed becomes a little longer, by less than this.
-    let least = size.saturating_sub(size / 100 + 100);
+    let least = least_length_of_any(size);
     let low = u64::from(u32::from_le_bytes(trailer));
     low + least.saturating_sub(low).next_multiple_of(1 << 32)
 }
 
+/// The least length that a dump can have whose object has `size` bytes, encrypted or not: what cannot be compressed
+/// becomes a little longer, by less than this.
+pub fn least_length_of_any(size: u64) -> u64 {
+    size.saturating_sub(size / 100 + 100)
+}
+
 /// A reader that shows each byte once to a tap.
-struct Tapped<R, T> {
+pub struct Tapped<R, T> {
     source: R,
     /// Bytes that were consumed.
     position: u64,
     /// Bytes that the tap has received.
     seen: u64,
     tap: T,
+}
+
+impl<R: BufRead, T: FnMut(&[u8]) -> io::Result<()>> Tapped<R, T> {
+    /// Shows the bytes of `source` to `tap`.
+    pub fn new(source: R, tap: T) -> Self {
+        Tapped { source, position: 0, seen: 0, tap }
+    }
 }
 
 impl<R: BufRead, T: FnMut(&[u8]) -> io::Result<()>> BufRead for Tapped<R, T> {
@@ -125,11 +137,16 @@ fn explain(problem: io::Error, position: u64, size: u64) -> Error {
         io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => {
             anyhow!("the backup is damaged: {problem}, at byte {position} of {size} or before")
         }
-        // The S3 error inside says more than the io::Error around it.
-        _ => match problem.downcast::<S3Error>() {
-            Ok(error) => Error::from(error).context("cannot read the backup"),
-            Err(problem) => Error::from(problem),
-        },
+        _ => explain_source(problem),
+    }
+}
+
+/// The error inside says more than the io::Error around it.
+pub fn explain_source(problem: io::Error) -> Error {
+    match problem.downcast::<S3Error>().map_err(io::Error::downcast::<Failed>) {
+        Ok(error) => Error::from(error).context("cannot read the backup"),
+        Err(Ok(Failed(failure))) => failure,
+        Err(Err(problem)) => Error::from(problem),
     }
 }
 

@@ -1,5 +1,6 @@
 //! A dump's bytes, in both directions.
 
+pub mod age;
 pub mod archive;
 pub mod gunzip;
 pub mod gzip;

@@ -1,8 +1,8 @@
 //! One backup, from the dump to the commit gate.
 //!
-//! pg_dump → gzip → spool → parts → S3. The object appears only if pg_dump ended with status 0, the dump
-//! itself showed that it is whole (`dump::proof`), gzip ended cleanly, and every part was acknowledged with
-//! its checksum. In all other cases there is no object at all.
+//! pg_dump → gzip → perhaps age → spool → parts → S3. The object appears only if pg_dump ended with status 0,
+//! the dump itself showed that it is whole (`dump::proof`), gzip ended cleanly, age ended with status 0, and
+//! every part was acknowledged with its checksum. In all other cases there is no object at all.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,13 +13,16 @@ use anyhow::{bail, Context, Error, Result};
 use chrono::{TimeDelta, Utc};
 use log::warn;
 
+use super::restore::record;
 use super::{prune, recovery, survive, Event, Job};
+use crate::base::process::{is_broken_pipe, Process};
 use crate::base::progress::{self, rate};
 use crate::base::units;
+use crate::dump::age::{Failed, Sealed};
 use crate::dump::gzip::Gzip;
 use crate::dump::proof::Witness;
 use crate::dump::spool::{self, Spool};
-use crate::postgres::{is_broken_pipe, Postgres, Process, Programs, Server};
+use crate::postgres::{Postgres, Programs, Server};
 use crate::s3::{Claim, Made, Metadata, Part, Upload};
 use crate::store::{self, Backup, Store};
 
@@ -63,7 +66,8 @@ fn attempt(job: &Job) -> Result<Backup> {
     let programs = clients.for_server(&server)?;
     let store = &job.store;
     let time = store.free_time(Utc::now()).context("cannot look into the bucket")?;
-    let begun = Backup { key: store.key(time, job.format), time, format: job.format, size: 0 };
+    let (format, encrypted) = (job.format, job.recipients.is_some());
+    let begun = Backup { key: store.key(time, format, encrypted), time, format, encrypted, size: 0 };
     job.tell(&Event::BackupStarted {
         database: job.database.clone(),
         globals: job.globals,
@@ -173,7 +177,7 @@ impl Run<'_> {
             backup.time = store
                 .free_time(backup.time + TimeDelta::seconds(1))
                 .context("cannot look into the bucket")?;
-            backup.key = store.key(backup.time, backup.format);
+            backup.key = store.key(backup.time, backup.format, backup.encrypted);
         }
         bail!(
             "{MOST_NAMES} names in a row were taken: another pgkeep backs up this database to the same place"
@@ -198,7 +202,7 @@ impl Run<'_> {
         ];
         if !job.globals {
             metadata.push(("database", store::escape(&job.database)));
-            metadata.push((DATABASE_PROPERTIES, postgres.properties(&job.database)?.record()));
+            metadata.push((DATABASE_PROPERTIES, record(job, &postgres.properties(&job.database)?)?));
         }
         let cluster = match &job.run {
             Some(run) => run.cluster.clone(),
@@ -213,7 +217,8 @@ impl Run<'_> {
     fn fill_spool(&self, mut dump: Process, spool: Spool) -> Result<(Part, u64)> {
         let Run { job, progress, .. } = self;
         let written = |problem| explain_write(problem, job, progress);
-        let mut gzip = Gzip::new(spool, job.compression_level, job.threads).map_err(written)?;
+        let sealed = Sealed::new(job.recipients.as_ref(), job.stall_timeout, &job.shutdown, spool)?;
+        let mut gzip = Gzip::new(sealed, job.compression_level, job.threads).map_err(written)?;
         let mut witness = Witness::new(job.format);
         loop {
             let space = gzip.space();
@@ -231,7 +236,7 @@ impl Run<'_> {
         if let Some(doubt) = witness.unproven() {
             warn!("{doubt}");
         }
-        let spool = gzip.finish().map_err(written)?;
+        let spool = gzip.finish().and_then(Sealed::finish).map_err(written)?;
         let size = spool.written();
         progress.compressed.store(size, Ordering::Relaxed);
         Ok((spool.finish(), size))
@@ -283,6 +288,10 @@ fn warn_of_full_disk(job: &Job, database_size: u64) {
 
 /// Explains what a full disk would have needed.
 fn explain_write(problem: io::Error, job: &Job, progress: &Progress) -> Error {
+    let problem = match problem.downcast::<Failed>() {
+        Ok(Failed(failure)) => return failure,
+        Err(problem) => problem,
+    };
     let directory = job.temp_directory.display();
     let full = matches!(problem.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
     let failure = Error::from(problem);

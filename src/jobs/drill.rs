@@ -35,6 +35,7 @@ fn attempt(job: &Job, which: &str) -> Result<()> {
     )?;
     let started = Instant::now();
     let backup = job.store.find(which)?.backup;
+    job.identity_for(&backup)?;
     let databases = job.databases(connection, None)?;
     leftovers::drop_dead_drills(&databases);
     let name = format!("{DRILL}_{:08x}", fastrand::u32(..));

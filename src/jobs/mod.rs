@@ -17,13 +17,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{anyhow, Result};
+use anyhow::{anyhow, Context, Result};
 
 pub use self::event::Event;
 use crate::base::secret::Redactor;
 use crate::base::shutdown::Shutdown;
+use crate::dump::age::{Identity, Recipients};
 use crate::postgres::{Clients, Conninfo, Databases, DumpOptions, Format, Postgres};
-use crate::store::{Policy, Store, GLOBALS};
+use crate::store::{Backup, Policy, Store, GLOBALS};
 
 /// Gets every event with its job, on the thread on which it happens. There is no job if a run failed before it
 /// had one.
@@ -42,6 +43,10 @@ pub struct Job {
     pub store: Store,
     /// The format of new backups.
     pub format: Format,
+    /// For whom new backups are encrypted. If nobody is named, they are not.
+    pub recipients: Option<Recipients>,
+    /// What opens encrypted backups.
+    pub identity: Option<Identity>,
     /// How long backups are kept.
     pub retention: Policy,
     /// Whether nothing is deleted if the backups have suddenly shrunk.
@@ -116,6 +121,25 @@ impl Job {
     /// What it is about, for people.
     pub fn subject(&self) -> String {
         subject(&self.database, self.globals)
+    }
+
+    /// What opens a backup, if it is encrypted.
+    ///
+    /// # Errors
+    /// Nothing can open it.
+    fn identity_for(&self, backup: &Backup) -> Result<Option<&Identity>> {
+        if !backup.encrypted {
+            return Ok(None);
+        }
+        let identity = self.identity.as_ref().with_context(|| {
+            format!(
+                "{} is encrypted, and BACKUP_AGE_IDENTITY_FILE is missing: the path of the file with the secret key, for \
+                 example BACKUP_AGE_IDENTITY_FILE=/run/secrets/pgkeep-key.txt; or fetch it with pgkeep get and decrypt it with \
+                 age -d -i KEY, where the key is",
+                self.store.place(backup)
+            )
+        });
+        identity.map(Some)
     }
 
     /// Logs an event and passes it to all listeners.

@@ -7,20 +7,14 @@ use crate::store::{self, Backup};
 
 /// Fetches the object and runs it, whatever is there already: existing roles only cause errors.
 pub fn command_of_globals(client: &Client, backup: &Backup) -> String {
-    let file = backup.file_name();
-    format!(
-        "{} && psql -X -q -o /dev/null -f ./{} -d postgres",
-        fetch(client, backup),
-        file.trim_end_matches(".gz")
-    )
+    format!("{} && psql -X -q -o /dev/null -f ./{} -d postgres", fetch(client, backup), unzipped(backup))
 }
 
 /// Fetches the object, makes a new database and restores into it. No step runs if the step before it failed;
 /// a pipe would hide such a failure. The caller supplies keys, host and user in AWS's and libpq's own
 /// variables.
 pub fn command(client: &Client, database: &str, backup: &Backup) -> String {
-    let file = backup.file_name();
-    let unzipped = file.trim_end_matches(".gz");
+    let unzipped = unzipped(backup);
     // A name of letters and digits never needs quotes.
     let name = store::escape(database).trim_start_matches('-').replace('.', "_");
     let suffix = "_restored";
@@ -33,6 +27,13 @@ pub fn command(client: &Client, database: &str, backup: &Backup) -> String {
     format!("{fetch} && createdb --template=template0 {new} && {restore} ./{unzipped} -d {new}")
 }
 
+/// The name of the dump's file.
+fn unzipped(backup: &Backup) -> &str {
+    let file = backup.file_name();
+    file.strip_suffix(".age").unwrap_or(file).trim_end_matches(".gz")
+}
+
+/// Everything until the dump is a file.
 fn fetch(client: &Client, backup: &Backup) -> String {
     let endpoint = client.endpoint().map_or(String::new(), |url| {
         // A URL contains no quote, but an IPv6 address has brackets, which a shell would interpret.
@@ -40,7 +41,12 @@ fn fetch(client: &Client, backup: &Backup) -> String {
     });
     let (place, region) = (client.place(&backup.key), client.region());
     let file = backup.file_name();
-    format!("aws s3 cp{endpoint} --region {region} {place} ./{file} && gunzip ./{file}")
+    let (zipped, decrypt) = match file.strip_suffix(".age") {
+        // KEY stands for the identity's file, which is not on this host.
+        Some(zipped) => (zipped, format!("age -d -i KEY -o ./{zipped} ./{file} && ")),
+        None => (file, String::new()),
+    };
+    format!("aws s3 cp{endpoint} --region {region} {place} ./{file} && {decrypt}gunzip ./{zipped}")
 }
 
 #[cfg(test)]
@@ -63,7 +69,8 @@ mod tests {
             let config =
                 S3Config { url, bucket, credentials, properties, part_size, authorities: None, proxy: None };
             let time = chrono::DateTime::UNIX_EPOCH;
-            let backup = Backup { key: key.into(), time, format, size: 1 };
+            let encrypted = key.ends_with(".age");
+            let backup = Backup { key: key.into(), time, format, encrypted, size: 1 };
             command(&Client::new(&config, Shutdown::default()), database, &backup)
         };
         assert_eq!(
@@ -73,6 +80,10 @@ mod tests {
              gunzip ./-.c3.a9_2026-11-23_03-00-00.dump.gz && createdb --template=template0 _c3_a9_restored && \
              pg_restore --exit-on-error --single-transaction ./-.c3.a9_2026-11-23_03-00-00.dump -d _c3_a9_restored"
         );
+        let encrypted = line(None, "a", "a/a.sql.gz.age", Format::Plain);
+        let steps =
+            "./a.sql.gz.age && age -d -i KEY -o ./a.sql.gz ./a.sql.gz.age && gunzip ./a.sql.gz && createdb";
+        assert!(encrypted.contains(steps) && encrypted.ends_with("-f ./a.sql -d a_restored"), "{encrypted}");
         let long = line(None, &"n".repeat(70), "n/n.sql.gz", Format::Plain);
         assert!(
             long.starts_with("aws s3 cp --region eu-central-1 s3://b/n/n.sql.gz ./n.sql.gz && "),

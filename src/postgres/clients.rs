@@ -7,7 +7,8 @@ use std::time::Duration;
 use anyhow::{bail, Context, Result};
 use log::debug;
 
-use super::{process, Server, QUICK};
+use super::{Server, QUICK};
+use crate::base::process;
 
 /// Where distributions keep the clients of several major versions side by side: Alpine, Debian, Red Hat.
 const LAYOUTS: [(&str, &str); 3] =

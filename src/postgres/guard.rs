@@ -24,9 +24,9 @@ use log::{debug, info};
 use rustix::process::{prlimit, Resource, Rlimit};
 use rustix::rand::{getrandom, GetRandomFlags};
 
-use super::process;
 use super::script::Script;
-use super::{Clients, Postgres, Process, Programs, QUICK};
+use super::{Clients, Postgres, Programs, QUICK};
+use crate::base::process::{self, Process};
 
 /// psql prints this when it is connected.
 const READY: &str = "ready";

@@ -1,4 +1,4 @@
-//! How long to wait for a silent child, and whether its server works for it meanwhile.
+//! Whether a server works for a silent child.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,11 +6,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::{Conninfo, Postgres};
+use crate::base::patience::Patience;
 use crate::base::units;
 
-/// A wait is cut into this many looks. So if pgkeep itself was stopped meanwhile (`docker pause`), it
-/// mistakes at most one of them for silence of the child.
-pub(super) const LOOKS: u32 = 10;
 /// What a server process waits for while it works: the disk, its parallel workers, a short lock in memory
 /// (<https://www.postgresql.org/docs/current/monitoring-stats.html#WAIT-EVENT-TABLE>). Anything else, such as
 /// a table's lock or the client itself, may never come.
@@ -19,44 +17,6 @@ const WORKING: [&str; 3] = ["IO", "IPC", "LWLock"];
 const WAITING: [&str; 2] = ["SyncRep", "ProcSignalBarrier"];
 /// `application_name` has at most 63 bytes (NAMEDATALEN).
 const LONGEST_APPLICATION_NAME: usize = 63;
-
-/// Says why a silent child may go on, or why not.
-type Excuse = Box<dyn Fn() -> Result<String, String>>;
-
-/// How long a child may be silent.
-pub(super) struct Patience {
-    /// A child may be silent for this long in any case.
-    pub limit: Duration,
-    excuse: Option<Excuse>,
-}
-
-impl Patience {
-    /// The child may not be silent for longer.
-    pub fn of(limit: Duration) -> Self {
-        Patience { limit, excuse: None }
-    }
-
-    /// The child may be silent for longer if `excuse` gives a reason.
-    fn with_excuse(limit: Duration, excuse: impl Fn() -> Result<String, String> + 'static) -> Self {
-        Patience { limit, excuse: Some(Box::new(excuse)) }
-    }
-
-    /// A part of the limit. After [`LOOKS`] parts without a sign of life, the limit has passed.
-    pub fn look(&self) -> Duration {
-        self.limit / LOOKS
-    }
-
-    /// Why the child may go on although the limit has passed.
-    ///
-    /// # Errors
-    /// Why it may not go on: a part of a sentence, empty if there is nothing to say.
-    pub fn excuse(&self) -> Result<String, String> {
-        match &self.excuse {
-            Some(excuse) => excuse().map_err(|why| format!(" (BACKUP_STALL_TIMEOUT): {why}")),
-            None => Err(String::new()),
-        }
-    }
-}
 
 /// A connection whose server process can be recognised, and the patience with a child that uses it. After
 /// `limit` the child may go on as long as the server works for it.

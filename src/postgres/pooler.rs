@@ -16,8 +16,9 @@ use std::time::Duration;
 use anyhow::{bail, Context, Error, Result};
 use log::{debug, Level};
 
-use super::patience::Patience;
-use super::{is_broken_pipe, Postgres, Process};
+use super::Postgres;
+use crate::base::patience::Patience;
+use crate::base::process::{is_broken_pipe, Process};
 
 /// Why pgkeep refuses it, and what to do.
 pub const SHARED: &str = "the connection leads to a pooler that lends one server connection to many clients in turn \

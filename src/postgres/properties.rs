@@ -22,7 +22,7 @@ const USUAL_TABLESPACE: &str = "pg_default";
 /// S3 keeps 2 kB of metadata with an object
 /// (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html>), and other metadata needs
 /// space too.
-const LONGEST_RECORD: usize = 1400;
+pub const LONGEST_RECORD: usize = 1400;
 
 /// Whether something in the database `d` belongs to the role `r`, or gives it a right. What belongs to the
 /// server's first role is not in pg_shdepend.
@@ -87,9 +87,9 @@ impl Properties {
         Ok(Properties(value))
     }
 
-    /// The properties as printable ASCII, for an object's metadata. If they are too long, the longest are
+    /// The properties as printable ASCII, for an object's metadata. If they are longer than `limit`, the longest are
     /// left out first: settings, then grants, then the comment.
-    pub fn record(&self) -> String {
+    pub fn record(&self, limit: usize) -> String {
         let mut short = self.0.clone();
         for name in ["", "roles", "extensions", "settings", "grants", "comment", "rules"] {
             if let Some(value) = short.get_mut(name) {
@@ -99,7 +99,7 @@ impl Properties {
                 }
             }
             let text = ascii(&short.to_string());
-            if text.len() <= LONGEST_RECORD {
+            if text.len() <= limit {
                 return text;
             }
         }
@@ -383,14 +383,14 @@ mod tests {
     fn a_record_is_short_and_printable_and_is_read_again() {
         let mut of = properties();
         of.0["comment"] = json!("é  🐘\n");
-        let record = of.record();
+        let record = of.record(LONGEST_RECORD);
         assert!(
             record.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && !record.contains("  "),
             "{record}"
         );
         assert_eq!(Properties::read(&record).unwrap(), of);
         of.0["settings"] = json!([[null, "x".repeat(3000)]]);
-        let record = of.record();
+        let record = of.record(LONGEST_RECORD);
         assert!(record.len() <= LONGEST_RECORD);
         let read = Properties::read(&record).unwrap();
         assert!(read.is_cut() && read.text("comment") == of.text("comment"));

@@ -34,6 +34,7 @@ use url::Url;
 
 use self::credentials::Keyring;
 pub use self::credentials::{Authorization, Credentials, Keys, Role};
+pub use self::download::Download;
 pub use self::error::{Fault, S3Error};
 use self::limits::Limits;
 pub use self::list::Object;

@@ -46,6 +46,7 @@ mod tests {
             key: format!("a/{time}"),
             time: format!("2026-11-{}Z", time.replace(' ', "T")).parse().unwrap(),
             format: Format::Plain,
+            encrypted: false,
             size: 1,
         };
         times.iter().map(backup).collect()

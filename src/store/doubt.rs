@@ -170,6 +170,7 @@ mod tests {
             key: format!("night {number}"),
             time: night(number),
             format: Format::Plain,
+            encrypted: false,
             size: *size,
         };
         sizes.iter().enumerate().map(backup).collect()

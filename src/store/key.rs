@@ -1,7 +1,7 @@
-//! The grammar of keys: name ↔ database, time, format.
+//! The grammar of keys: name ↔ database, time, format, encryption.
 //!
-//! `<S3_PATH>/<database>/<database>_<YYYY-MM-DD_HH-MM-SS>.<sql.gz|dump.gz>`, with the time in UTC, because
-//! local time repeats an hour each autumn. Sorting by name sorts by time. A key that does not match this
+//! `<S3_PATH>/<database>/<database>_<YYYY-MM-DD_HH-MM-SS>.<sql.gz|dump.gz>`, and `.age` at the end if it is
+//! encrypted. The time is in UTC, because local time repeats an hour each autumn. Sorting by name sorts by time. A key that does not match this
 //! grammar exactly is somebody else's, and nothing here ever touches it.
 
 use std::collections::BTreeMap;
@@ -25,9 +25,14 @@ pub struct Backup {
     pub time: DateTime<Utc>,
     /// From the name's ending.
     pub format: Format,
+    /// Whether age has encrypted it, also from the name's ending.
+    pub encrypted: bool,
     /// The object's size in bytes.
     pub size: u64,
 }
+
+/// The end of an encrypted backup's name.
+const ENCRYPTED: &str = ".age";
 
 /// Where the backups of one database are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,24 +75,29 @@ impl Keys {
     }
 
     /// The key of a backup that began at `time`.
-    pub fn key(&self, time: DateTime<Utc>, format: Format) -> String {
-        format!("{}{}.{}", self.prefix, units::timestamp(time), extension(format))
+    pub fn key(&self, time: DateTime<Utc>, format: Format, encrypted: bool) -> String {
+        let encrypted = if encrypted { ENCRYPTED } else { "" };
+        format!("{}{}.{}{encrypted}", self.prefix, units::timestamp(time), extension(format))
     }
 
-    /// Reads a key: its time and format. `None` if it does not match the grammar exactly.
-    pub fn parse(&self, key: &str) -> Option<(DateTime<Utc>, Format)> {
+    /// Reads a key: its time, its format, and whether it is encrypted. `None` if it does not match the grammar
+    /// exactly.
+    pub fn parse(&self, key: &str) -> Option<(DateTime<Utc>, Format, bool)> {
         let (time, extension) = key.strip_prefix(&self.prefix)?.split_once('.')?;
+        let plain = extension.strip_suffix(ENCRYPTED);
+        let (extension, encrypted) = (plain.unwrap_or(extension), plain.is_some());
         let format = Format::ALL.into_iter().find(|known| self::extension(*known) == extension)?;
         let time = NaiveDateTime::parse_from_str(time, TIMESTAMP).ok()?.and_utc();
         // chrono also reads `2026-1-2` and a 60th second. The grammar allows only what a clock writes.
-        (self.key(time, format) == key && time.nanosecond() == 0).then_some((time, format))
+        (self.key(time, format, encrypted) == key && time.nanosecond() == 0)
+            .then_some((time, format, encrypted))
     }
 
     /// The backups among a bucket's objects, the oldest first. Everything else is left out.
     pub fn backups(&self, objects: impl IntoIterator<Item = Object>) -> Vec<Backup> {
         let backup = |object: Object| {
-            let (time, format) = self.parse(&object.key)?;
-            Some(Backup { key: object.key, time, format, size: object.size })
+            let (time, format, encrypted) = self.parse(&object.key)?;
+            Some(Backup { key: object.key, time, format, encrypted, size: object.size })
         };
         let mut backups: Vec<Backup> = objects.into_iter().filter_map(backup).collect();
         backups.sort_by(|a, b| (a.time, &a.key).cmp(&(b.time, &b.key)));
@@ -172,10 +182,17 @@ mod tests {
     fn a_key_and_its_time_are_the_same_thing() {
         let keys = Keys::new("backups/prod", "shop");
         let time = "2026-11-23T03:00:09Z".parse().unwrap();
-        let key = keys.key(time, Format::Plain);
-        assert_eq!(key, "backups/prod/shop/shop_2026-11-23_03-00-09.sql.gz");
-        assert_eq!(keys.parse(&key), Some((time, Format::Plain)));
-        assert_eq!(keys.parse(&keys.key(time, Format::Custom)), Some((time, Format::Custom)));
+        let name = "backups/prod/shop/shop_2026-11-23_03-00-09";
+        for (format, encrypted, extension) in [
+            (Format::Plain, false, "sql.gz"),
+            (Format::Custom, false, "dump.gz"),
+            (Format::Plain, true, "sql.gz.age"),
+            (Format::Custom, true, "dump.gz.age"),
+        ] {
+            let key = keys.key(time, format, encrypted);
+            assert_eq!(key, format!("{name}.{extension}"));
+            assert_eq!(keys.parse(&key), Some((time, format, encrypted)));
+        }
     }
 
     #[test]
@@ -184,6 +201,12 @@ mod tests {
         for key in [
             "b/app/app_2026-11-23_03-00-09.sql",
             "b/app/app_2026-11-23_03-00-09.sql.gz.part",
+            "b/app/app_2026-11-23_03-00-09.age",
+            "b/app/app_2026-11-23_03-00-09.sql.age",
+            "b/app/app_2026-11-23_03-00-09.sql.age.gz",
+            "b/app/app_2026-11-23_03-00-09.sql.gz.age.age",
+            "b/app/app_2026-11-23_03-00-09.sql.gz.AGE",
+            "b/app/app_2026-11-23_03-00-09.sql.gzage",
             "b/app/app_2026-11-23_03-00-9.sql.gz",
             "b/app/app_2026-11-23_03-00-60.sql.gz",
             "b/app/app_2026-02-30_03-00-00.sql.gz",
@@ -222,6 +245,7 @@ mod tests {
             let keys = [
                 "b/app/app_2026-11-23_03-00-09.sql.gz",
                 "b/app/app_2026-11-22_03-00-09.dump.gz",
+                "b/app/app_2026-11-21_03-00-09.dump.gz.age",
                 "b/app/app2_2026-11-23_03-00-09.sql.gz",
                 "b/app2/app2_2026-11-23_03-00-09.sql.gz",
                 "b/a.20b/a.20b_2026-11-23_03-00-09.sql.gz",
@@ -234,7 +258,7 @@ mod tests {
             let objects = keys.map(|key| Object { key: key.to_owned(), size: 1 });
             by_database(path, objects).into_iter().map(|(name, backups)| (name, backups.len())).collect()
         };
-        assert_eq!(found("b"), [("a b".into(), 1), ("app".into(), 2), ("app2".into(), 1)]);
+        assert_eq!(found("b"), [("a b".into(), 1), ("app".into(), 3), ("app2".into(), 1)]);
         assert_eq!(found(""), [("app".into(), 1)]);
     }
 
@@ -243,14 +267,15 @@ mod tests {
         let seeds = [
             "b/app/app_2026-11-23_03-00-09.sql.gz",
             "b/a.20b/a.20b_2024-02-29_23-59-59.dump.gz",
-            "b/app/app_9999-12-31_00-00-00.sql.gz",
+            "b/app/app_9999-12-31_00-00-00.sql.gz.age",
         ];
         crate::base::fuzz::feed(&seeds, |key| {
             let object = Object { key: key.to_owned(), size: 1 };
             for (database, backups) in by_database("b", [object]) {
                 let keys = Keys::new("b", &database);
-                assert_eq!(keys.key(backups[0].time, backups[0].format), key);
-                assert_eq!(keys.parse(key), Some((backups[0].time, backups[0].format)));
+                let Backup { time, format, encrypted, .. } = backups[0];
+                assert_eq!(keys.key(time, format, encrypted), key);
+                assert_eq!(keys.parse(key), Some((time, format, encrypted)));
             }
             let name = escape(key);
             assert!(name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)));

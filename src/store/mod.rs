@@ -104,8 +104,8 @@ impl Store {
     }
 
     /// The name of a backup with this time and format.
-    pub fn key(&self, time: DateTime<Utc>, format: Format) -> String {
-        self.keys.key(time, format)
+    pub fn key(&self, time: DateTime<Utc>, format: Format, encrypted: bool) -> String {
+        self.keys.key(time, format, encrypted)
     }
 
     /// A key next to the backups that is not a backup's: for an object that is deleted at once.
@@ -158,7 +158,7 @@ impl Store {
     /// There is no such backup. The error names the nearest ones. Or there are several databases, and `which`
     /// names none of them.
     pub fn find(&self, which: &str) -> Result<Selected> {
-        if which.ends_with(".gz") {
+        if [".gz", ".age"].iter().any(|end| which.ends_with(end)) {
             return self.find_key(which);
         }
         if let Some((database, which)) = which.rsplit_once('/') {

@@ -100,9 +100,10 @@ mod tests {
         let time = |text| NaiveDateTime::parse_from_str(text, TIMESTAMP).unwrap().and_utc();
         times
             .map(|text| Backup {
-                key: keys.key(time(text), Format::Plain),
+                key: keys.key(time(text), Format::Plain, false),
                 time: time(text),
                 format: Format::Plain,
+                encrypted: false,
                 size: 1,
             })
             .to_vec()

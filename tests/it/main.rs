@@ -14,6 +14,7 @@ mod credentials;
 mod daemon;
 mod drill;
 mod dump_options;
+mod encryption;
 mod environment;
 mod failures;
 mod health;

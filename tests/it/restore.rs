@@ -459,7 +459,10 @@ fn on_a_terminal_one_line_shows_how_far_it_is() {
         return;
     };
     let line = shown.split("\r\x1b[K").find(|line| line.starts_with("verifying for ")).expect(&shown);
-    assert!(line.contains(" of 2") && line.contains(" MB (") && line.contains(" %, ") && line.ends_with(" left"), "{line:?}");
+    assert!(
+        line.contains(" of 2") && line.contains(" MB (") && line.contains(" %, ") && line.ends_with(" left"),
+        "{line:?}"
+    );
     // It gives way to the lines of the log, and is gone in the end.
     assert!(shown.contains("is whole: 26.7 MB"), "{shown:?}");
     assert!(!shown.rsplit("\r\x1b[K").next().expect("a last line").contains("verifying"), "{shown:?}");

@@ -5,6 +5,7 @@
 // The server and the shell that watches it end with this process, on purpose.
 #![allow(clippy::zombie_processes)]
 
+pub mod age;
 pub mod http_proxy;
 pub mod pgbouncer;
 pub mod pgkeep;

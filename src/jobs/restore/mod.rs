@@ -21,7 +21,7 @@ use crate::base::units;
 use crate::postgres::{identifier, name_with, Conninfo, Databases, Format, Table};
 use crate::store::Selected;
 pub(super) use pour::{Restore, Whole};
-pub(super) use recorded::Recorded;
+pub(super) use recorded::{record, Recorded};
 pub use selection::Selection;
 
 /// The options of `pgkeep restore`.
@@ -75,6 +75,7 @@ pub fn run(job: &Job, options: &Options) -> Result<Restored> {
          backup needs",
         backup.key
     );
+    job.identity_for(&backup)?;
     let selection = &options.selection;
     if selection.is_any() && backup.format != Format::Custom {
         let roles = if selection.of_roles().next().is_some() {

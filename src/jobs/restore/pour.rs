@@ -11,14 +11,14 @@ use log::{info, warn};
 use super::recorded::Recorded;
 use super::selection::Selection;
 use super::sink::{Psql, Sink};
+use crate::base::process::is_broken_pipe;
 use crate::base::{logging, units};
 use crate::dump::archive::contents;
-use crate::dump::gunzip::{least_length, TRAILER_LENGTH};
+use crate::dump::gunzip::{least_length, least_length_of_any, TRAILER_LENGTH};
 use crate::dump::spool;
 use crate::jobs::{fetch, Job};
 use crate::postgres::{
-    is_broken_pipe, name_with, restricting, Databases, Format, Postgres, Properties, Table, COMMENT,
-    UNFINISHED,
+    name_with, restricting, Databases, Format, Postgres, Properties, Table, COMMENT, UNFINISHED,
 };
 use crate::store::Backup;
 
@@ -193,9 +193,12 @@ impl Restore<'_> {
     }
 
     /// The least length of the archive. A backup of several parts does not have it in its metadata, but every gzip
-    /// file ends with it.
+    /// file ends with it. What is encrypted shows only its own size.
     fn archive_length(&self) -> Result<u64> {
         let (key, size) = (&self.backup.key, self.backup.size);
+        if self.backup.encrypted {
+            return Ok(least_length_of_any(size));
+        }
         let end = self.job.store.client.last_bytes(key, size, TRAILER_LENGTH as u64)?;
         let trailer = end.try_into().map_err(|_| anyhow!("the object is too short"))?;
         Ok(least_length(trailer, size))

@@ -2,7 +2,8 @@
 
 use anyhow::{Context, Error, Result};
 
-use crate::postgres::{explain, is_broken_pipe, Clients, Guard, Postgres, Process};
+use crate::base::process::{is_broken_pipe, Process};
+use crate::postgres::{explain, Clients, Guard, Postgres};
 
 /// What takes a dump. Dropped before its end, all of it is killed, so it never sees a clean end of its input.
 pub enum Sink {

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::*;
-use crate::postgres::{process, Clients};
+use crate::base::process;
+use crate::postgres::Clients;
 
 fn problem(text: &str) -> String {
     DumpOptions::parse(text).err().unwrap_or_else(|| panic!("{text} passes"))

@@ -78,7 +78,7 @@ fn random_backups(random: &mut Rng, zone: Tz, now: DateTime<Utc>) -> Vec<Backup>
         .into_iter()
         .map(|second| {
             let time = now + TimeDelta::seconds(second);
-            Backup { key: time.to_rfc3339(), time, format: Format::Plain, size: 1 }
+            Backup { key: time.to_rfc3339(), time, format: Format::Plain, encrypted: false, size: 1 }
         })
         .collect();
     random.shuffle(&mut backups);

@@ -8,7 +8,13 @@ use crate::postgres::Format;
 const NOW: &str = "2026-11-23T03:00:00Z";
 
 fn backup(time: &str) -> Backup {
-    Backup { key: time.to_owned(), time: time.parse().unwrap(), format: Format::Plain, size: 1 }
+    Backup {
+        key: time.to_owned(),
+        time: time.parse().unwrap(),
+        format: Format::Plain,
+        encrypted: false,
+        size: 1,
+    }
 }
 
 fn policy(rules: &[(Rule, u32)]) -> Policy {

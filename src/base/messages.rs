@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use log::{log, Level};
 
+use super::secret::Redactor;
 use super::statements::Statements;
-use crate::base::secret::Redactor;
 
 /// An error shows this many of the first lines of a child's messages, and of the last lines. The log shows
 /// all.

@@ -18,9 +18,9 @@ use rustix::process::{kill_process_group, waitid, Pid, Signal, WaitId, WaitIdOpt
 
 use super::messages::Messages;
 use super::patience::{Patience, LOOKS};
-use crate::base::secret::Redactor;
-use crate::base::shutdown::{Shutdown, Watched};
-use crate::base::units;
+use super::secret::Redactor;
+use super::shutdown::{Shutdown, Watched};
+use super::units;
 
 /// The largest size that Linux allows every user (/proc/sys/fs/pipe-max-size).
 const PIPE_SIZE: usize = 1 << 20;
@@ -53,7 +53,7 @@ const PASSED_ON: [&str; 14] = [
 ];
 
 /// A program with the environment of a child of pgkeep.
-pub(super) fn command(program: &Path) -> Command {
+pub fn command(program: &Path) -> Command {
     let mut command = Command::new(program);
     command.env_clear().envs(env::vars_os().filter(|(name, _)| is_passed_on(name)));
     command
@@ -66,7 +66,7 @@ fn is_passed_on(name: &OsStr) -> bool {
 
 /// Starts a child in its own process group, so that Ctrl-C on a terminal does not reach it. Its messages are
 /// logged at `level`. A forced `shutdown` ends it, and so does a silence longer than `patience`.
-pub(super) fn start(
+pub fn start(
     name: &'static str,
     level: Level,
     mut command: Command,
@@ -100,7 +100,7 @@ pub(super) fn start(
 ///
 /// # Errors
 /// If it cannot be started, fails, or is silent for `limit`.
-pub(super) fn ask(name: &'static str, program: &Path, argument: &str, limit: Duration) -> Result<String> {
+pub fn ask(name: &'static str, program: &Path, argument: &str, limit: Duration) -> Result<String> {
     let mut command = command(program);
     command.arg(argument);
     let (redactor, shutdown, patience) = (Redactor::default(), Shutdown::default(), Patience::of(limit));
@@ -124,7 +124,7 @@ pub struct Process {
 
 impl Process {
     /// The child's process id. It is also the id of its group.
-    pub(super) fn id(&self) -> Pid {
+    pub fn id(&self) -> Pid {
         self.group
     }
 
@@ -246,7 +246,7 @@ impl Process {
     ///
     /// # Errors
     /// The same as for [`Process::read`] and [`Process::finish`].
-    pub(super) fn answer(self) -> Result<String> {
+    pub fn answer(self) -> Result<String> {
         let mut answer = Vec::new();
         self.finish_into(&mut |bytes| {
             answer.extend_from_slice(bytes);

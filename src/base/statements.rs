@@ -4,7 +4,7 @@
 //! quote pieces of it. Strings are not parsed here, because a message may begin or end inside one. If a
 //! message contains one of [`WORDS`], it is shown only up to its next quote.
 
-use crate::base::secret::MASK;
+use super::secret::MASK;
 
 /// A statement with a secret contains one of these, before the secret or in the same string. They are in
 /// lower case. Some are PostgreSQL's own (`ALTER ROLE … PASSWORD`, `CREATE USER MAPPING … OPTIONS`, `CREATE
