@@ -216,7 +216,7 @@ fn an_age_that_fails_stalls_or_loses_something_leaves_no_object() {
         (r#"head -c 20000000 | $REAL "$@"; cat >/dev/null"#, "1h", "age reported success, and yet: age got "),
         (r#"head -c 20000000 | $REAL "$@""#, "1h", "age "),
         ("cat", "1h", "age reported success, and yet: it is not encrypted with age"),
-        (r#"$REAL "$@" | head -c 20000000; sleep 3600"#, "10s", "wrote anything for 10 s and was ended"),
+        (r#"$REAL "$@" | head -c 20000000; sleep 3600"#, "10s", "wrote anything for 10.0 s and was ended"),
     ] {
         let s3 = s3::Server::start();
         // Before the backup, it encrypts the canary, and what is recorded about the database.
