@@ -312,3 +312,24 @@ fn encrypted_and_plain_backups_are_listed_and_pruned_alike() {
     let ends = |end: &str| left.iter().filter(|key| !key.contains("_2021-") && key.ends_with(end)).count();
     assert_eq!((ends(".sql.gz"), ends(".sql.gz.age")), (1, 1), "{left:?}");
 }
+
+#[test]
+fn check_tries_the_keys() {
+    let Some(keys) = Keys::new() else { return };
+    let s3 = s3::Server::start();
+    let (_, pgkeep) = database(SHOP, &s3);
+    let plain = pgkeep.run(&["check"]).stdout;
+    assert!(!plain.contains("cryption"), "{plain}");
+    let pgkeep = keys.encrypts(pgkeep);
+    let line = |pgkeep: &Pgkeep, what: &str| -> String {
+        let printed = pgkeep.run(&["check"]).stdout;
+        printed.lines().find(|line| line.contains(what)).unwrap_or_default().to_owned()
+    };
+    assert!(line(&pgkeep, "encryption").contains(&keys.recipient));
+    assert_eq!(line(&pgkeep, "decryption"), "");
+    assert!(line(&keys.opens(&pgkeep), "decryption").contains("the key opens it"));
+    let stranger = Keys::new().expect("age");
+    assert!(line(&stranger.opens(&pgkeep), "decryption").contains("cannot decrypt it"));
+    let none = pgkeep.with("BACKUP_AGE_RECIPIENTS", "age1nobody");
+    assert!(line(&none, "encryption").contains("see BACKUP_AGE_RECIPIENTS"));
+}
