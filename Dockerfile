@@ -1,6 +1,7 @@
-# pgkeep in a small image: the static binary, PostgreSQL's clients, time zones, certificates.
+# pgkeep in a small image: the static binary, PostgreSQL's clients, age, time zones, certificates.
 #   docker build -t pgkeep .
 #   docker build -t pgkeep --build-arg PG_MAJORS="17" .        only the client that you need
+#   docker build -t pgkeep --build-arg AGE= .                  without encryption
 # Nothing in it depends on the processor: amd64 and arm64 build alike.
 
 FROM rust:1-alpine AS build
@@ -20,7 +21,9 @@ RUN touch src/lib.rs src/main.rs && cargo build --release --locked \
 FROM alpine:3.24
 # The client of the server's own major is used, else the next newer one. Alpine drops old majors in time.
 ARG PG_MAJORS="16 17 18"
-RUN apk add --no-cache ca-certificates tzdata $(for major in $PG_MAJORS; do echo postgresql$major-client; done)
+# For encrypted backups. An empty value leaves it out.
+ARG AGE=age
+RUN apk add --no-cache ca-certificates tzdata $AGE $(for major in $PG_MAJORS; do echo postgresql$major-client; done)
 COPY --from=build /src/target/release/pgkeep /usr/local/bin/pgkeep
 # Everybody's, as /tmp is, so that the container can run as any user. Mount a volume here: a tmpfs would count
 # as memory.

@@ -17,7 +17,7 @@
 //! | `notify` | who hears of an event: heartbeats, a webhook |
 //! | `jobs` | what is done for one database: backup, prune, restore, drill; `Job`, `Event` |
 //! | `store` | the bucket as backups: key grammar, listing, selection, retention |
-//! | `dump` | a dump's bytes, in both directions: gzip, spool, gunzip, proof |
+//! | `dump` | a dump's bytes, in both directions: gzip, age, spool, gunzip, proof |
 //! | `postgres` | connection strings, clients, databases, rights |
 //! | `s3` | signing, sending, retrying, multipart uploads, listing |
 //! | `schedule` | crontab(5) and time zone → next instant |
@@ -26,8 +26,8 @@
 //! # The way of a dump's bytes
 //!
 //! ```text
-//! backup   pg_dump → dump::gzip → dump::spool → s3::part → s3::upload → compare the size
-//! restore  s3::download (in ranges) → dump::gunzip (dump::proof) → postgres::guard → psql, or pg_restore
+//! backup   pg_dump → dump::gzip → (dump::age) → dump::spool → s3::part → s3::upload → compare the size
+//! restore  s3::download (in ranges) → (dump::age) → dump::gunzip (dump::proof) → postgres::guard → psql, or pg_restore
 //! ```
 //!
 //! # The promises
@@ -35,8 +35,8 @@
 //! An object with a backup's name is a whole backup; a backup that failed leaves no object. pgkeep deletes
 //! only expired backups of this database, by exact name, never the newest one, and nothing while something
 //! looks wrong. A failure is loud and does not stop the next run. No secret is shown. Memory does not grow
-//! with the database. SIGTERM lets a running backup finish. `gunzip` and `psql` restore a backup without
-//! pgkeep.
+//! with the database. SIGTERM lets a running backup finish. `gunzip` and `psql`
+//! (and `age` before them, if it is encrypted) restore a backup without pgkeep.
 
 pub mod base;
 pub mod commands;

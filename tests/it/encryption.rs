@@ -216,7 +216,7 @@ fn an_age_that_fails_stalls_or_loses_something_leaves_no_object() {
         (r#"head -c 20000000 | $REAL "$@"; cat >/dev/null"#, "1h", "age reported success, and yet: age got "),
         (r#"head -c 20000000 | $REAL "$@""#, "1h", "age "),
         ("cat", "1h", "age reported success, and yet: it is not encrypted with age"),
-        (r#"$REAL "$@" | head -c 20000000; sleep 3600"#, "10s", "wrote anything for 10 s and was ended"),
+        (r#"$REAL "$@" | head -c 20000000; sleep 3600"#, "10s", "wrote anything for 10.0 s and was ended"),
     ] {
         let s3 = s3::Server::start();
         // Before the backup, it encrypts the canary, and what is recorded about the database.
@@ -311,4 +311,25 @@ fn encrypted_and_plain_backups_are_listed_and_pruned_alike() {
     assert!(left.contains(&old[2]) && left.contains(&strange), "{left:?}");
     let ends = |end: &str| left.iter().filter(|key| !key.contains("_2021-") && key.ends_with(end)).count();
     assert_eq!((ends(".sql.gz"), ends(".sql.gz.age")), (1, 1), "{left:?}");
+}
+
+#[test]
+fn check_tries_the_keys() {
+    let Some(keys) = Keys::new() else { return };
+    let s3 = s3::Server::start();
+    let (_, pgkeep) = database(SHOP, &s3);
+    let plain = pgkeep.run(&["check"]).stdout;
+    assert!(!plain.contains("cryption"), "{plain}");
+    let pgkeep = keys.encrypts(pgkeep);
+    let line = |pgkeep: &Pgkeep, what: &str| -> String {
+        let printed = pgkeep.run(&["check"]).stdout;
+        printed.lines().find(|line| line.contains(what)).unwrap_or_default().to_owned()
+    };
+    assert!(line(&pgkeep, "encryption").contains(&keys.recipient));
+    assert_eq!(line(&pgkeep, "decryption"), "");
+    assert!(line(&keys.opens(&pgkeep), "decryption").contains("the key opens it"));
+    let stranger = Keys::new().expect("age");
+    assert!(line(&stranger.opens(&pgkeep), "decryption").contains("cannot decrypt it"));
+    let none = pgkeep.with("BACKUP_AGE_RECIPIENTS", "age1nobody");
+    assert!(line(&none, "encryption").contains("see BACKUP_AGE_RECIPIENTS"));
 }

@@ -1,6 +1,7 @@
 //! `pgkeep check`: tries everything now that could fail tonight. Each line says ok, or what to do.
 
 mod canary;
+mod encryption;
 mod notify;
 mod report;
 mod s3;
@@ -29,7 +30,7 @@ pub(super) const ROW: Row = Row {
     details: "
   --notify   send a test to the heartbeats and the webhook, too
 
-PostgreSQL and every right there, S3 and every right there, clocks, disk, schedule; a connection pooler
+PostgreSQL and every right there, S3 and every right there, clocks, encryption, disk, schedule; a connection pooler
 that would harm others, and databases that were left behind. What it puts into the bucket it deletes again. The exit status is 1 if anything would fail tonight.
 ",
     parse,
@@ -74,6 +75,7 @@ pub(super) fn command(config: &Config, source: &Source, options: &Options) -> Ou
     let mut found = None;
     let size = check_postgres(job, &mut found, &mut report);
     server::check(source, &mut report);
+    encryption::check(job, &mut report);
     check_disk(job, size, &mut report);
     let backups = s3::check(job, size, &mut report);
     check_schedule(config.interval(), job, backups.as_deref(), Utc::now(), &mut report);
