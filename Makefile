@@ -1,7 +1,7 @@
 # pgkeep: `make demo` shows it at work, `make test` runs every test. Both install what they need.
 # `make` builds the binary. `make help` lists all targets: those with a text behind `##`.
 
-.PHONY: build help image test test-servers test-docker test-regression demo bench bench-size soak fuzz docs audit lint prerequisites clean
+.PHONY: build help image test test-servers test-docker test-regression demo bench bench-size bench-server soak fuzz docs audit lint prerequisites clean
 
 build: ## build the binary, target/release/pgkeep (the default)
 	cargo build --release --locked
@@ -42,6 +42,9 @@ bench: prerequisites ## measure pgkeep beside what people use today, and its gzi
 
 bench-size: prerequisites ## send 60 GB through pgkeep; measure its memory, its temporary file and its parts
 	cargo bench --locked --bench size
+
+bench-server: prerequisites ## back up and restore a server of 200 databases, beside the sum of bare pg_dumps
+	cargo bench --locked --bench server
 
 soak: prerequisites ## make 300 backups, one in three with a fault; prints its seed, and PGKEEP_SOAK_SEED repeats it
 	PGKEEP_SOAK=$${PGKEEP_SOAK:-300} cargo test --release --locked --test soak

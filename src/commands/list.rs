@@ -145,7 +145,7 @@ fn find(source: &Source, options: &Options) -> Result<BTreeMap<String, Vec<Backu
 /// What happens to the backups of the databases that the configuration means.
 fn judge(source: &Source, found: &BTreeMap<String, Vec<Backup>>) -> BTreeMap<String, Plan> {
     let own = found.keys().filter(|name| source.means(name)).map(|name| source.job_named(name)).collect();
-    let plans = each(own, AT_A_TIME, |job| {
+    let plans = each(own, AT_A_TIME, |_, job| {
         let backups = &found[&job.database];
         prune::judge(job, backups).unwrap_or_else(|failure| {
             warn!("whether pruning is held back is not known: {failure:#}");
@@ -158,7 +158,7 @@ fn judge(source: &Source, found: &BTreeMap<String, Vec<Backup>>) -> BTreeMap<Str
 /// The run that made each backup, by the backup's key.
 fn runs(source: &Source, found: &BTreeMap<String, Vec<Backup>>) -> Result<BTreeMap<String, String>> {
     let jobs = found.keys().map(|name| source.job_named(name)).collect();
-    let known = each(jobs, AT_A_TIME, |job| {
+    let known = each(jobs, AT_A_TIME, |_, job| {
         let of = |backup: &Backup| {
             let head = job.store.client.head_object(&backup.key)?;
             Ok(head.and_then(|head| Some((backup.key.clone(), head.metadata(store::RUN)?.to_owned()))))

@@ -22,7 +22,7 @@ use crate::dump::age::{Failed, Sealed};
 use crate::dump::gzip::Gzip;
 use crate::dump::proof::Witness;
 use crate::dump::spool::{self, Spool};
-use crate::postgres::{Postgres, Programs, Server};
+use crate::postgres::{Postgres, Programs, Properties, Server};
 use crate::s3::{Claim, Made, Metadata, Part, Upload};
 use crate::store::{self, Backup, Store};
 
@@ -48,7 +48,38 @@ struct Progress {
 /// The bucket then holds nothing new under a backup's name. There is one exception: if S3 acknowledged the
 /// backup but cannot be asked for its size or bytes afterwards, a whole backup stays.
 pub fn run(job: &Job) -> Option<Backup> {
-    match survive(|| attempt(job)) {
+    carry_out(job, prepare(job), ())
+}
+
+/// What has to be known before the dump.
+pub struct Prepared {
+    postgres: Postgres,
+    server: Server,
+    programs: Programs,
+    /// Asked for already if there are several databases.
+    properties: Option<Properties>,
+    took: Duration,
+}
+
+/// Asks the server. This harms no dump of another database that runs meanwhile.
+pub fn prepare(job: &Job) -> Result<Prepared> {
+    let started = Instant::now();
+    survive(|| {
+        let clients = job.clients()?;
+        let postgres = job.postgres(&clients);
+        let server = postgres.ask_server()?;
+        postgres.refuse_shared_backends()?;
+        let programs = clients.for_server(&server)?.clone();
+        let properties = job.run.as_ref().filter(|_| !job.globals);
+        let properties = properties.map(|_| postgres.properties(&job.database)).transpose()?;
+        Ok(Prepared { postgres, server, programs, properties, took: started.elapsed() })
+    })
+}
+
+/// Makes the backup, as [`run`] does. Drops `turn` as soon as the dump is done: what is left is the end of the
+/// upload, and pruning.
+pub fn carry_out<T>(job: &Job, prepared: Result<Prepared>, turn: T) -> Option<Backup> {
+    match prepared.and_then(|prepared| survive(|| attempt(job, prepared, turn))) {
         Ok(backup) => Some(backup),
         Err(failure) => {
             job.tell(&Event::BackupFailed { failure });
@@ -57,13 +88,9 @@ pub fn run(job: &Job) -> Option<Backup> {
     }
 }
 
-fn attempt(job: &Job) -> Result<Backup> {
-    let started = Instant::now();
-    let clients = job.clients()?;
-    let postgres = job.postgres(&clients);
-    let server = postgres.ask_server()?;
-    postgres.refuse_shared_backends()?;
-    let programs = clients.for_server(&server)?;
+fn attempt<T>(job: &Job, prepared: Prepared, turn: T) -> Result<Backup> {
+    let (started, prepared_in) = (Instant::now(), prepared.took);
+    let Prepared { postgres, server, programs, properties, .. } = prepared;
     let store = &job.store;
     let time = store.free_time(Utc::now()).context("cannot look into the bucket")?;
     let (format, encrypted) = (job.format, job.recipients.is_some());
@@ -75,18 +102,21 @@ fn attempt(job: &Job) -> Result<Backup> {
         client: programs.clone(),
         place: store.place(&begun),
     });
-    store.sweep(Utc::now());
+    // A run over several databases sweeps once, for all of them.
+    if job.run.is_none() {
+        store.sweep(Utc::now());
+    }
     warn_of_full_disk(job, server.database_size);
 
     let progress = Arc::new(Progress::default());
     let shown = Arc::clone(&progress);
     let of = job.run.as_ref().map_or(String::new(), |_| format!(" of {}", job.subject()));
     let reporter = progress::report(move |elapsed| shown.line(&of, elapsed))?;
-    let run = Run { job, postgres: &postgres, programs, progress: &progress };
-    let backup = run.dump_and_upload(&server, begun)?;
+    let run = Run { job, postgres: &postgres, programs: &programs, progress: &progress };
+    let backup = run.dump_and_upload(&server, properties, begun, turn)?;
     drop(reporter);
 
-    let took = started.elapsed();
+    let took = prepared_in + started.elapsed();
     job.tell(&Event::BackupSucceeded {
         database: job.database.clone(),
         globals: job.globals,
@@ -113,9 +143,15 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// Does everything until the object appears. Returns the backup with its size.
-    fn dump_and_upload(&self, server: &Server, mut backup: Backup) -> Result<Backup> {
+    fn dump_and_upload<T>(
+        &self,
+        server: &Server,
+        properties: Option<Properties>,
+        mut backup: Backup,
+        turn: T,
+    ) -> Result<Backup> {
         let Run { job, progress, .. } = self;
-        let (claim, metadata) = (Claim::new(&backup.key), self.metadata(server)?);
+        let (claim, metadata) = (Claim::new(&backup.key), self.metadata(server, properties)?);
         let acknowledged = Arc::clone(&progress.uploaded);
         let upload = Upload::start(
             &job.store.client,
@@ -134,6 +170,7 @@ impl Run<'_> {
                     None => Ok(whole),
                 }
             });
+        drop(turn);
         match whole {
             Ok((last, size)) => {
                 backup.size = size;
@@ -193,7 +230,7 @@ impl Run<'_> {
     }
 
     /// The object's metadata.
-    fn metadata(&self, server: &Server) -> Result<Metadata> {
+    fn metadata(&self, server: &Server, properties: Option<Properties>) -> Result<Metadata> {
         let Run { job, postgres, programs, .. } = self;
         let mut metadata = vec![
             ("pgkeep-version", env!("CARGO_PKG_VERSION").to_owned()),
@@ -202,7 +239,8 @@ impl Run<'_> {
         ];
         if !job.globals {
             metadata.push(("database", store::escape(&job.database)));
-            metadata.push((DATABASE_PROPERTIES, record(job, &postgres.properties(&job.database)?)?));
+            let properties = properties.map_or_else(|| postgres.properties(&job.database), Ok)?;
+            metadata.push((DATABASE_PROPERTIES, record(job, &properties)?));
         }
         let cluster = match &job.run {
             Some(run) => run.cluster.clone(),

@@ -226,8 +226,16 @@ impl Store {
     /// Aborts the uploads that a crash left behind. Their age is counted by S3's clock: if this host's clock
     /// is ahead, a running upload of another pgkeep would seem stale.
     pub fn sweep(&self, now: DateTime<Utc>) {
+        self.sweep_some(self.pending_uploads(), now);
+    }
+
+    /// The same for every database below the path.
+    pub fn sweep_all(&self, now: DateTime<Utc>) {
+        self.sweep_some(self.pending_uploads_of_all(), now);
+    }
+
+    fn sweep_some(&self, mut stale: Vec<PendingUpload>, now: DateTime<Utc>) {
         let is_stale = |upload: &PendingUpload, now| now - upload.initiated >= STALE_AFTER;
-        let mut stale = self.pending_uploads();
         stale.retain(|upload| is_stale(upload, now));
         if stale.is_empty() {
             return;

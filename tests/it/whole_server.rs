@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 
 use crate::support::pgkeep::Pgkeep;
-use crate::support::postgres::{self, wrapped_pg_dump, Server, SHOP};
+use crate::support::postgres::{self, wrapped_pg_dump, PausedDump, Server, SHOP};
 use crate::support::s3;
 use crate::support::wait_for;
 
@@ -102,13 +102,14 @@ fn backups_of_a_database_that_is_gone_are_kept_as_long_as_the_retention_says() {
 #[test]
 fn a_signal_lets_the_running_backup_finish_and_begins_no_other() {
     let (server, s3) = (server_with(&["a", "b"]), s3::Server::start());
-    let slow = wrapped_pg_dump("$REAL \"$@\"; sleep 1");
-    let pgkeep = pgkeep_for(&server, &s3, "a,b")
-        .with("BACKUP_GLOBALS", "false")
-        .with("BACKUP_PG_BIN", slow.path().to_str().expect("UTF-8"));
+    let dump = PausedDump::new("");
+    let pgkeep =
+        pgkeep_for(&server, &s3, "a,b").with("BACKUP_GLOBALS", "false").with("BACKUP_PG_BIN", dump.bin());
     let mut running = pgkeep.start(&["backup"]);
-    running.wait_for_log("backup started: database \"a\"");
+    dump.wait();
     running.signal(Signal::TERM);
+    running.wait_for_log("SIGTERM: stopping as soon as");
+    dump.go_on();
     assert_ne!(running.wait(), 0);
     assert_eq!((keys(&s3, "a").len(), keys(&s3, "b").len()), (1, 0), "{}", running.log());
     assert!(running.log().contains("1 of 2 databases backed up"), "{}", running.log());

@@ -4,6 +4,7 @@
 mod names;
 pub mod restore;
 mod summary;
+mod turns;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -18,6 +19,7 @@ use log::{info, warn};
 use self::names::Choice;
 pub use self::names::{List, Names};
 pub use self::summary::Summary;
+use self::turns::Turns;
 use super::{backup, drill, prune, survive, Event, Job};
 use crate::base::units;
 use crate::postgres::Clients;
@@ -99,6 +101,7 @@ impl Source {
     fn run_each(&self, several: &Several, run: Arc<Run>, choice: Choice, started: Instant) -> Summary {
         let Choice { databases, absent, .. } = choice;
         self.job.tell(&Event::RunStarted { databases: [&databases[..], &absent].concat() });
+        self.job.store.sweep_all(Utc::now());
         let template = Job { run: Some(run), ..self.job.clone() };
         for name in &absent {
             let failure = anyhow!(
@@ -109,10 +112,15 @@ impl Source {
         let globals = several.globals.then(|| template.of_globals());
         let jobs: Vec<Job> =
             globals.into_iter().chain(databases.iter().map(|name| template.of(name))).collect();
-        let made = each(jobs, several.at_a_time, |job| match job.shutdown.requested() {
-            // The next run makes it. What runs already is finished.
-            true => None,
-            false => Some(backup::run(job)),
+        // One more than dump at a time: it asks what its dump needs, or ends its upload and prunes.
+        let (turns, workers) = (Turns::new(several.at_a_time.get()), several.at_a_time.saturating_add(1));
+        let made = each(jobs, workers, |number, job| {
+            // What a signal leaves, the next run makes. What runs already is finished.
+            let stopped = || job.shutdown.requested();
+            let prepared = (!stopped()).then(|| backup::prepare(job));
+            let turn = turns.take(number);
+            let prepared = prepared.filter(|_| !stopped())?;
+            Some(backup::carry_out(job, prepared, turn))
         });
         self.look_after_the_gone(several, &template, &databases);
         let mut summary = Summary { took: started.elapsed(), ..Summary::default() };
@@ -242,11 +250,11 @@ impl Source {
     }
 }
 
-/// Runs `work` for each job, `at_a_time` of them, in their order.
+/// Runs `work` for each job and its number, `at_a_time` of them, in their order.
 pub fn each<T: Send>(
     jobs: Vec<Job>,
     at_a_time: NonZeroUsize,
-    work: impl Fn(&Job) -> T + Sync,
+    work: impl Fn(usize, &Job) -> T + Sync,
 ) -> Vec<(Job, T)> {
     let count = jobs.len();
     let waiting = Mutex::new(jobs.into_iter().enumerate());
@@ -255,7 +263,7 @@ pub fn each<T: Send>(
     let take = || waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
     let worker = || {
         while let Some((number, job)) = take() {
-            let made = work(&job);
+            let made = work(number, &job);
             done.lock().unwrap_or_else(PoisonError::into_inner).push((number, job, made));
         }
     };
