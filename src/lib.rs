@@ -14,7 +14,7 @@
 //! | `commands` | one file for each command: its options, its help, what it prints |
 //! | `config` | environment → jobs; the table of variables |
 //! | `daemon` | the loop, `BACKUP_ON_START`, the status file |
-//! | `jobs` | what is done for one database: backup, prune, restore, drill; `Job`, `Event` |
+//! | `jobs` | what is done for one database: backup, prune, restore, drill; `jobs/server`: for several; `Job`, `Event` |
 //! | `store` | the bucket as backups: key grammar, listing, selection, retention |
 //! | `dump` | a dump's bytes, in both directions: gzip, spool, gunzip, proof |
 //! | `postgres` | connection strings, clients, child processes, databases, rights |
