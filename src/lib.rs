@@ -15,7 +15,7 @@
 //! | `config` | environment → jobs; the table of variables |
 //! | `daemon` | the loop, `BACKUP_ON_START`, the status file |
 //! | `notify` | who hears of an event: heartbeats, a webhook |
-//! | `jobs` | what is done for one database: backup, prune, restore, drill; `Job`, `Event` |
+//! | `jobs` | what is done for one database: backup, prune, restore, drill; `jobs/server`: for several; `Job`, `Event` |
 //! | `store` | the bucket as backups: key grammar, listing, selection, retention |
 //! | `dump` | a dump's bytes, in both directions: gzip, age, spool, gunzip, proof |
 //! | `postgres` | connection strings, clients, databases, rights |

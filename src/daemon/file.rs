@@ -179,7 +179,11 @@ mod tests {
         };
         let failed = Drill { time: at(8), result: Err("no".into()) };
         let drilled = Status { drill: Some(failed), ..full.clone() };
-        for status in [full, drilled, Status::default()] {
+        let one = r#"{"a": {"last_success": {"time": "2026-11-23T03:00:00Z", "key": "a/a_2026"}, "last_failure": null},
+                      "é": {"last_failure": {"time": "2026-11-23T03:00:00Z", "reason": "no"}}}"#;
+        let databases = Some(crate::daemon::databases_of(&serde_json::from_str(one).unwrap()));
+        let several = Status { databases, newest: None, drill: None, ..full.clone() };
+        for status in [full, drilled, several, Status::default()] {
             status.write(&path).unwrap();
             assert_eq!(Status::read(&path).unwrap(), status);
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);

@@ -98,6 +98,7 @@ mod tests {
             let plain = |text: &str| whole(Format::Plain, text, chunk);
             assert!(plain(&format!("{rows}{end}")));
             assert!(plain(&format!("{rows}{end}\\unrestrict 4fNx\n\n")));
+            assert!(plain("CREATE ROLE a;\n\n--\n-- PostgreSQL database cluster dump complete\n--\n\n"));
             for cut in 1..=end.len() {
                 let cut_off = format!("{rows}{end}");
                 let cut_off = &cut_off[..cut_off.len() - cut];

@@ -240,6 +240,24 @@ mod tests {
     }
 
     #[test]
+    fn the_globals_are_no_databases_backups() {
+        let keys = Keys::of_globals("b");
+        let key = keys.key("2026-11-23T03:00:09Z".parse().unwrap(), Format::Plain);
+        assert_eq!(key, "b/.globals/.globals_2026-11-23_03-00-09.sql.gz");
+        assert!(by_database("b", [Object { key: key.clone(), size: 1 }]).is_empty());
+        assert_eq!(Keys::new("b", GLOBALS).parse(&key), None);
+        for (key, ours) in [
+            (key.as_str(), true),
+            ("b/app/app_2026-11-23_03-00-09.sql.gz", true),
+            ("b/app/app2_2026-11-23_03-00-09.sql.gz", false),
+            ("b/.other/.other_2026-11-23_03-00-09.sql.gz", false),
+            ("x/.globals/.globals_2026-11-23_03-00-09.sql.gz", false),
+        ] {
+            assert_eq!(is_a_backups("b", key), ours, "{key}");
+        }
+    }
+
+    #[test]
     fn all_databases_below_a_path_are_found_and_nothing_else() {
         let found = |path: &str| -> Vec<(String, usize)> {
             let keys = [
