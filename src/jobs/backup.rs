@@ -126,7 +126,10 @@ fn attempt<T>(job: &Job, prepared: Prepared, turn: T) -> Result<Backup> {
         pruning: prune::after_backup(job, &backup),
         recovery: match job.globals {
             true => recovery::command_of_globals(&store.client, &backup),
-            false => recovery::command(&store.client, &job.database, &backup),
+            false => {
+                let cleaned = programs.set_what_lacks(&server);
+                recovery::command(&store.client, &job.database, &backup, cleaned)
+            }
         },
         backup: backup.clone(),
     });

@@ -33,6 +33,17 @@ pub struct Programs {
 #[derive(Clone, Debug)]
 pub struct Clients(Vec<Programs>);
 
+/// The first major version with the setting transaction_timeout. Clients from this version on set it in each dump.
+const HAS_TRANSACTION_TIMEOUT: u32 = 17;
+
+impl Programs {
+    /// Whether the dumps of this client stop psql and pg_restore on this server: they set transaction_timeout, and
+    /// the server does not have it.
+    pub fn set_what_lacks(&self, server: &Server) -> bool {
+        self.major >= HAS_TRANSACTION_TIMEOUT && server.major < HAS_TRANSACTION_TIMEOUT
+    }
+}
+
 impl Clients {
     /// Looks for clients in `only` (`BACKUP_PG_BIN`). If that is not set, looks where distributions put them,
     /// and on `PATH`. A program that is silent for `stall_timeout` does not count.

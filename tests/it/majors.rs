@@ -82,8 +82,8 @@ fn what_a_newer_client_backed_up_restores_on_its_own_older_server() {
                 .with("BACKUP_DRILL_CONNECTION_STRING", &server.connection("postgres"))
                 .with("BACKUP_PG_BIN", clients.to_str().expect("UTF-8"))
                 .with("BACKUP_FORMAT", format);
-            let log = pgkeep.succeed(&["backup"]).log;
-            assert!(log.contains(&format!("with pg_dump {newer}.")), "{log}");
+            let told_of_backup = pgkeep.succeed(&["backup"]).log;
+            assert!(told_of_backup.contains(&format!("with pg_dump {newer}.")), "{told_of_backup}");
             let told = pgkeep.succeed(&["check"]).stdout;
             assert_eq!(told.contains("a line to be removed first"), major < 17, "{told}");
             let jobs = format!("{format}_jobs");
@@ -107,7 +107,7 @@ fn what_a_newer_client_backed_up_restores_on_its_own_older_server() {
             let key = s3.objects().into_keys().find(|key| key.ends_with(ending)).expect("a backup");
             let hand = server.database("hand");
             let script = format!(
-                "gunzip -c {} | {} | sed '1,40{{/^SET transaction_timeout/d;}}' | {2}/psql -Xqo /dev/null -v ON_ERROR_STOP=1",
+                "gunzip -c {} | {} | sed '1,20{{/^SET transaction_timeout/d;}}' | {2}/psql -Xqo /dev/null -v ON_ERROR_STOP=1",
                 s3.path(&key).display(),
                 if format == "plain" { "cat".into() } else { format!("{0}/pg_restore -f -", clients.display()) },
                 clients.display()
@@ -115,6 +115,26 @@ fn what_a_newer_client_backed_up_restores_on_its_own_older_server() {
             let by_hand = server.client("sh", &hand).args(["-c", &script]).output().expect("sh");
             assert!(by_hand.status.success(), "{}", String::from_utf8_lossy(&by_hand.stderr));
             assert_eq!(server.contents(&hand), before);
+            // And as the log says. A function stands in for aws, which other tests use.
+            let line =
+                told_of_backup.lines().find(|line| line.contains("backup succeeded")).expect("the line");
+            let command = line.split("to restore it without pgkeep: ").nth(1).expect(line);
+            assert_eq!(command.contains("sed "), major < 17, "{command}");
+            let directory = tempfile::tempdir().expect("a directory");
+            let path = format!("{}:{}", clients.display(), env::var("PATH").expect("PATH"));
+            let by_log = server
+                .client("sh", "postgres")
+                .args(["-c", &format!(r#"aws() {{ for to; do :; done; cp "$OBJECT" "$to"; }}; {command}"#)])
+                .current_dir(directory.path())
+                .env("OBJECT", s3.path(&key))
+                .env("PATH", path)
+                .env_remove("PGDATABASE")
+                .output()
+                .expect("sh");
+            assert!(by_log.status.success(), "{command}: {}", String::from_utf8_lossy(&by_log.stderr));
+            let restored = format!("{every}_restored");
+            assert_eq!(server.contents(&restored), before, "{command}");
+            server.psql("postgres", &format!("DROP DATABASE {restored}"));
         }
     }
 }

@@ -86,9 +86,6 @@ pub(super) fn command(config: &Config, source: &Source, options: &Options) -> Ou
     Outcome::of(report.finish())
 }
 
-/// The first major version with this setting. Clients from this version on set it in each dump.
-const HAS_TRANSACTION_TIMEOUT: u32 = 17;
-
 /// Returns the database's size in bytes.
 fn check_postgres(job: &Job, found: &mut Option<Vec<Leftover>>, report: &mut Report) -> Option<u64> {
     let what = "PostgreSQL";
@@ -127,16 +124,14 @@ fn check_postgres(job: &Job, found: &mut Option<Vec<Leftover>>, report: &mut Rep
             report.line(Verdict::Warning, "restore", format!("{failure:#}"));
         }
     }
-    if let Some(programs) = newer.filter(|_| server.major < HAS_TRANSACTION_TIMEOUT) {
-        if programs.major >= HAS_TRANSACTION_TIMEOUT {
-            let text = format!(
-                "pg_dump {} is newer than the server: pgkeep restores its backups on this server, but psql and pg_restore \
-                 stop there at SET transaction_timeout, a line to be removed first (see README); or install the client of \
-                 PostgreSQL {}",
-                programs.version, server.major
-            );
-            report.line(Verdict::Warning, "restore without pgkeep", text);
-        }
+    if let Some(programs) = newer.filter(|programs| programs.set_what_lacks(&server)) {
+        let text = format!(
+            "pg_dump {} is newer than the server: pgkeep restores its backups on this server, but psql and pg_restore \
+             stop there at SET transaction_timeout, a line to be removed first (see README); or install the client of \
+             PostgreSQL {}",
+            programs.version, server.major
+        );
+        report.line(Verdict::Warning, "restore without pgkeep", text);
     }
     check_connection(&postgres, report);
     check_rights(job, &postgres, &server, report);
