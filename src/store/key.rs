@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn the_globals_are_no_databases_backups() {
         let keys = Keys::of_globals("b");
-        let key = keys.key("2026-11-23T03:00:09Z".parse().unwrap(), Format::Plain);
+        let key = keys.key("2026-11-23T03:00:09Z".parse().unwrap(), Format::Plain, false);
         assert_eq!(key, "b/.globals/.globals_2026-11-23_03-00-09.sql.gz");
         assert!(by_database("b", [Object { key: key.clone(), size: 1 }]).is_empty());
         assert_eq!(Keys::new("b", GLOBALS).parse(&key), None);
