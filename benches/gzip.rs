@@ -13,7 +13,7 @@ use std::time::Instant;
 use flate2::write::GzEncoder;
 use flate2::Compression;
 use pgkeep::dump::gzip::Gzip;
-use support::postgres::{self, EVENTS};
+use support::postgres::{self, events};
 
 const RUNS: usize = 5;
 
@@ -37,7 +37,7 @@ fn main() {
     }
     let server = postgres::server();
     server.create_database("events");
-    server.psql("events", EVENTS);
+    server.psql("events", &events(2_400_000));
     let dump = tempfile::NamedTempFile::new().expect("a file");
     let status = server.client("pg_dump", "events").stdout(dump.reopen().expect("the file")).status();
     assert!(status.expect("pg_dump").success(), "pg_dump");
