@@ -9,6 +9,7 @@ mod reader;
 mod text;
 mod values;
 mod variables;
+mod watch;
 
 use std::env;
 use std::num::NonZeroUsize;
@@ -25,6 +26,8 @@ use url::Url;
 
 use self::reader::Reader;
 pub use self::variables::{Absent, Variable, VARIABLES};
+pub use self::watch::Refused;
+use crate::base::logging;
 use crate::base::secret::{Redactor, Secret};
 use crate::base::shutdown::Shutdown;
 use crate::daemon::{self, OnStart, Status};
@@ -65,6 +68,7 @@ struct Settings {
     threads: NonZeroUsize,
     temp_directory: PathBuf,
     log_level: LevelFilter,
+    log_format: logging::Format,
     time_zone: Option<String>,
 }
 
@@ -90,9 +94,11 @@ impl Config {
     /// only one thread.
     ///
     /// # Errors
-    /// One sentence for each problem: the variable, what is wrong with it, and an example of a right value.
-    pub fn load(daemon: bool) -> Result<Self, Vec<String>> {
-        Self::read(Reader::take(), daemon)
+    /// All problems.
+    pub fn load(daemon: bool) -> Result<Self, Refused> {
+        let from = Reader::take();
+        let log_format = watch::log_format(from.again());
+        Self::read(from, daemon).map_err(|problems| Refused { problems, log_format })
     }
 
     fn read(mut from: Reader, daemon: bool) -> Result<Self, Vec<String>> {
@@ -182,6 +188,7 @@ impl Config {
             interval: self.interval().context("BACKUP_INTERVAL is missing")?.clone(),
             on_start: self.settings.on_start,
             drill_interval: self.settings.drill_interval.clone(),
+            database: self.database.clone(),
             status_path: self.status_path(),
         })
     }
@@ -221,11 +228,6 @@ impl Config {
     /// When the daemon backs up.
     pub fn interval(&self) -> Option<&Interval> {
         self.settings.interval.as_ref()
-    }
-
-    /// The level of the log.
-    pub fn log_level(&self) -> LevelFilter {
-        self.settings.log_level
     }
 
     /// The time zone of the schedule, if it is not the system's.
@@ -277,6 +279,7 @@ impl Default for Settings {
             threads: NonZeroUsize::new(processors.min(values::MOST_THREADS)).expect("from 1"),
             temp_directory: env::temp_dir(),
             log_level: LevelFilter::Info,
+            log_format: logging::Format::default(),
             time_zone: None,
         }
     }

@@ -4,7 +4,9 @@
 mod credentials;
 mod keep;
 mod objects;
+mod watch;
 
+pub(super) use self::watch::LOG_FORMAT;
 use super::{values, Settings};
 use crate::base::secret::{Secret, MASK};
 use crate::base::units;
@@ -335,6 +337,7 @@ pub const VARIABLES: &[Variable] = &[
         },
         show: |of| of.log_level.as_str().to_lowercase(),
     },
+    watch::LOG_FORMAT,
     Variable {
         name: "TZ",
         absent: Absent::Off("the system's local time"),

@@ -20,7 +20,7 @@ pub use self::status::{Drill, Failure, Newest, Status};
 use crate::base::logging;
 use crate::base::shutdown::Shutdown;
 use crate::base::units::{self, both_times};
-use crate::jobs::{backup, drill, leftovers, Event, Job};
+use crate::jobs::{backup, drill, leftovers, Event, Job, Step};
 use crate::schedule::{Agenda, Interval, Skipped};
 use crate::store::{self, Store};
 
@@ -38,6 +38,8 @@ pub struct Plan {
     pub on_start: OnStart,
     /// When it tries to restore the newest backup, if at all.
     pub drill_interval: Option<Interval>,
+    /// The database's name, if it is known without the server.
+    pub database: Option<String>,
     /// Where the status file is.
     pub status_path: PathBuf,
 }
@@ -59,7 +61,8 @@ pub fn run(make: &dyn Fn() -> Result<Job>, plan: Plan, shutdown: &Shutdown) -> R
     let mut agenda = Agenda::new(&plan.interval.schedule, &Local, started)?;
     let mut drills =
         plan.drill_interval.as_ref().map(|of| Agenda::new(&of.schedule, &Local, started)).transpose()?;
-    let daemon = Daemon { make, on_start: plan.on_start, status, shutdown: shutdown.clone() };
+    let database = plan.database.unwrap_or_default();
+    let daemon = Daemon { make, database, on_start: plan.on_start, status, shutdown: shutdown.clone() };
     daemon.look_for_leftovers();
     daemon.announce(agenda.next());
     if let Some(drills) = &drills {
@@ -113,6 +116,7 @@ pub fn run(make: &dyn Fn() -> Result<Job>, plan: Plan, shutdown: &Shutdown) -> R
 
 struct Daemon<'a> {
     make: &'a dyn Fn() -> Result<Job>,
+    database: String,
     on_start: OnStart,
     status: StatusFile,
     shutdown: Shutdown,
@@ -128,7 +132,7 @@ impl Daemon<'_> {
 
     /// Tells that a run has failed before it had a job.
     fn tell(&self, event: &Event) {
-        event.log();
+        event.log(&self.database);
         self.status.update(|status| status.hear(event));
     }
 
@@ -158,7 +162,7 @@ impl Daemon<'_> {
             Ok(job) => {
                 backup::run(&job);
             }
-            Err(failure) => self.tell(&Event::BackupFailed { failure }),
+            Err(failure) => self.tell(&Event::BackupFailed { step: Step::Configuration, failure }),
         });
     }
 

@@ -71,7 +71,7 @@ impl Status {
                 self.newest = Some(Newest::from(backup.clone()));
                 (self.running_since, self.broken_off) = (None, None);
             }
-            Event::BackupFailed { failure } => {
+            Event::BackupFailed { failure, .. } => {
                 self.failure = Some(Failure::now(failure));
                 (self.running_since, self.broken_off) = (None, None);
             }

@@ -4,6 +4,7 @@
 //! itself showed that it is whole (`dump::proof`), gzip ended cleanly, and every part was acknowledged with
 //! its checksum. In all other cases there is no object at all.
 
+use std::cell::Cell;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use anyhow::{bail, Context, Error, Result};
 use chrono::{TimeDelta, Utc};
 use log::warn;
 
-use super::{prune, recovery, survive, Event, Job};
+use super::{prune, recovery, survive, Event, Job, Step};
 use crate::base::progress::{self, rate};
 use crate::base::units;
 use crate::dump::gzip::Gzip;
@@ -45,16 +46,18 @@ struct Progress {
 /// The bucket then holds nothing new under a backup's name. There is one exception: if S3 acknowledged the
 /// backup but cannot be asked for its size or bytes afterwards, a whole backup stays.
 pub fn run(job: &Job) -> Option<Backup> {
-    match survive(|| attempt(job)) {
+    let step = Cell::new(Step::Connect);
+    match survive(|| attempt(job, &step)) {
         Ok(backup) => Some(backup),
         Err(failure) => {
-            job.tell(&Event::BackupFailed { failure });
+            job.tell(&Event::BackupFailed { step: step.get(), failure });
             None
         }
     }
 }
 
-fn attempt(job: &Job) -> Result<Backup> {
+/// Sets `step` to the step that it is in.
+fn attempt(job: &Job, step: &Cell<Step>) -> Result<Backup> {
     let started = Instant::now();
     let clients = job.clients()?;
     let postgres = job.postgres(&clients);
@@ -62,7 +65,9 @@ fn attempt(job: &Job) -> Result<Backup> {
     postgres.refuse_shared_backends()?;
     let programs = clients.for_server(&server)?;
     let store = &job.store;
+    step.set(Step::Bucket);
     let time = store.free_time(Utc::now()).context("cannot look into the bucket")?;
+    step.set(Step::Dump);
     let begun = Backup { key: store.key(time, job.format), time, format: job.format, size: 0 };
     job.tell(&Event::BackupStarted {
         database: job.database.clone(),
@@ -76,7 +81,7 @@ fn attempt(job: &Job) -> Result<Backup> {
     let progress = Arc::new(Progress::default());
     let shown = Arc::clone(&progress);
     let reporter = progress::report(move |elapsed| shown.line(elapsed))?;
-    let run = Run { job, postgres: &postgres, programs, progress: &progress };
+    let run = Run { job, postgres: &postgres, programs, progress: &progress, step };
     let backup = run.dump_and_upload(&server, begun)?;
     drop(reporter);
 
@@ -99,6 +104,7 @@ struct Run<'a> {
     postgres: &'a Postgres,
     programs: &'a Programs,
     progress: &'a Progress,
+    step: &'a Cell<Step>,
 }
 
 impl Run<'_> {
@@ -128,6 +134,7 @@ impl Run<'_> {
         match whole {
             Ok((last, size)) => {
                 backup.size = size;
+                self.step.set(Step::Upload);
                 let uploaded = if last.number == 1 {
                     // No upload has begun.
                     upload.abort();
@@ -143,6 +150,7 @@ impl Run<'_> {
             Err(failure) => match (upload.abort(), job.shutdown.forced()) {
                 // The dump failed because the upload had failed. So the upload's failure is the cause.
                 (Some(cause), None) if is_broken_pipe(&failure) => {
+                    self.step.set(Step::Upload);
                     Err(cause.context("cannot upload the backup"))
                 }
                 _ => Err(failure),

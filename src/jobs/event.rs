@@ -6,9 +6,11 @@ use std::fmt;
 use std::time::Duration;
 
 use anyhow::Error;
-use log::{log, Level};
+use log::Level;
+use serde_json::{Map, Value};
 
 use super::prune::Pruning;
+use super::step::Step;
 use crate::base::logging::{self, chain};
 use crate::base::progress::rate;
 use crate::base::units;
@@ -49,7 +51,9 @@ pub enum Event {
     },
     /// The backup failed.
     BackupFailed {
-        /// The step that failed, and why.
+        /// The step that failed.
+        step: Step,
+        /// What failed, and why.
         failure: Error,
     },
     /// A backup was deleted because the retention policy does not keep it.
@@ -119,7 +123,7 @@ impl Event {
     /// What went wrong, if something did.
     fn failure(&self) -> Option<&Error> {
         match self {
-            Event::BackupFailed { failure }
+            Event::BackupFailed { failure, .. }
             | Event::PruneFailed { failure }
             | Event::DrillFailed { failure } => Some(failure),
             Event::BackupStarted { .. }
@@ -132,11 +136,72 @@ impl Event {
         }
     }
 
-    /// Writes the event's line to the log, and a failure's stack trace.
-    pub fn log(&self) {
-        log!(self.level(), "{self}");
-        if let Some(failure) = self.failure() {
-            logging::trace(failure.backtrace());
+    /// Writes the event to the log, with a failure's stack trace.
+    pub fn log(&self, database: &str) {
+        let trace = self.failure().map(Error::backtrace);
+        logging::record(self.level(), &self.to_string(), self.fields(database), trace);
+    }
+
+    /// What a program wants to know about the event: its name (`event`), and what it has of `database`, `key`,
+    /// `bytes`, `dumped_bytes`, `seconds`, `step`, `reason`, `error` and `causes`.
+    pub fn fields(&self, database: &str) -> Map<String, Value> {
+        let mut fields = Map::new();
+        let mut add = |name: &str, value: Value| fields.insert(name.to_owned(), value);
+        add("event", self.name().into());
+        add("database", database.into());
+        match self {
+            Event::BackupStarted { place, .. } => {
+                add("place", place.as_str().into());
+            }
+            Event::BackupSucceeded { backup, place, dumped, took, .. } => {
+                add("key", backup.key.as_str().into());
+                add("place", place.as_str().into());
+                add("bytes", backup.size.into());
+                add("dumped_bytes", (*dumped).into());
+                add("seconds", took.as_secs_f64().into());
+            }
+            Event::BackupFailed { step, .. } => {
+                add("step", step.name().into());
+            }
+            Event::Deleted { decision, place } => {
+                add("key", decision.backup.key.as_str().into());
+                add("place", place.as_str().into());
+                add("bytes", decision.backup.size.into());
+                add("reason", decision.reason.as_str().into());
+            }
+            Event::PruneHeldBack { doubt } => {
+                add("reason", doubt.to_string().into());
+            }
+            Event::DrillStarted { backup, place, .. } => {
+                add("key", backup.key.as_str().into());
+                add("place", place.as_str().into());
+                add("bytes", backup.size.into());
+            }
+            Event::DrillSucceeded { backup, place, took, .. } => {
+                add("key", backup.key.as_str().into());
+                add("place", place.as_str().into());
+                add("bytes", backup.size.into());
+                add("seconds", took.as_secs_f64().into());
+            }
+            Event::PruneFailed { .. } | Event::DrillFailed { .. } | Event::DrillStopped => {}
+        }
+        fields.extend(self.failure().map(logging::fields).unwrap_or_default());
+        fields
+    }
+
+    /// The event's name, for programs.
+    fn name(&self) -> &'static str {
+        match self {
+            Event::BackupStarted { .. } => "backup_started",
+            Event::BackupSucceeded { .. } => "backup_succeeded",
+            Event::BackupFailed { .. } => "backup_failed",
+            Event::Deleted { .. } => "backup_deleted",
+            Event::PruneFailed { .. } => "prune_failed",
+            Event::PruneHeldBack { .. } => "prune_held_back",
+            Event::DrillStarted { .. } => "drill_started",
+            Event::DrillSucceeded { .. } => "drill_succeeded",
+            Event::DrillFailed { .. } => "drill_failed",
+            Event::DrillStopped => "drill_stopped",
         }
     }
 }
@@ -164,7 +229,7 @@ impl fmt::Display for Event {
                     rate(*dumped, *took)
                 )
             }
-            Event::BackupFailed { failure } => write!(f, "backup failed: {}", chain(failure)),
+            Event::BackupFailed { failure, .. } => write!(f, "backup failed: {}", chain(failure)),
             Event::Deleted { decision, place } => write!(f, "deleted {place} ({})", decision.reason),
             Event::PruneHeldBack { doubt } => write!(f, "pruning held back, nothing was deleted: {doubt}"),
             Event::PruneFailed { failure } => write!(f, "old backups were not pruned: {}", chain(failure)),

@@ -9,6 +9,7 @@ pub mod leftovers;
 pub mod prune;
 mod recovery;
 pub mod restore;
+mod step;
 
 use std::num::NonZeroUsize;
 use std::panic::{self, AssertUnwindSafe};
@@ -19,6 +20,7 @@ use std::time::Duration;
 use anyhow::{anyhow, Result};
 
 pub use self::event::Event;
+pub use self::step::Step;
 use crate::base::secret::Redactor;
 use crate::base::shutdown::Shutdown;
 use crate::postgres::{Clients, Conninfo, Databases, DumpOptions, Format, Postgres};
@@ -93,7 +95,7 @@ impl Job {
 
     /// Logs an event and passes it to all listeners.
     fn tell(&self, event: &Event) {
-        event.log();
+        event.log(&self.database);
         for listener in &self.listeners {
             listener(self, event);
         }

@@ -19,6 +19,7 @@ mod failures;
 mod health;
 mod held_back;
 mod leftovers;
+mod logs;
 mod majors;
 mod names_and_secrets;
 mod objects;
