@@ -133,7 +133,7 @@ impl Command {
         let job = || config.job(shutdown);
         match self {
             Command::Run => run::command(config, shutdown),
-            Command::Backup => Ok(backup::command(&job()?)),
+            Command::Backup => Ok(backup::command(config, job()?)),
             Command::List(options) => list::command(&job()?, options),
             Command::Prune(options) => prune::command(&job()?, options),
             Command::Restore(options) => restore::command(&job()?, options),

@@ -12,6 +12,7 @@ mod variables;
 mod watch;
 
 use std::env;
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -69,6 +70,8 @@ struct Settings {
     temp_directory: PathBuf,
     log_level: LevelFilter,
     log_format: logging::Format,
+    metrics_listen: Option<SocketAddr>,
+    metrics_file: Option<PathBuf>,
     time_zone: Option<String>,
 }
 
@@ -190,6 +193,7 @@ impl Config {
             drill_interval: self.settings.drill_interval.clone(),
             database: self.database.clone(),
             status_path: self.status_path(),
+            listen: self.settings.metrics_listen,
         })
     }
 
@@ -280,6 +284,8 @@ impl Default for Settings {
             temp_directory: env::temp_dir(),
             log_level: LevelFilter::Info,
             log_format: logging::Format::default(),
+            metrics_listen: None,
+            metrics_file: None,
             time_zone: None,
         }
     }

@@ -42,7 +42,7 @@ impl Reader {
         let reader = Reader::new(env::vars_os());
         let own = |name: &str| {
             let base = name.strip_suffix("_FILE").unwrap_or(name);
-            name.starts_with("AWS_") || VARIABLES.iter().any(|known| known.name == base)
+            name.starts_with("AWS_") || VARIABLES.iter().any(|known| known.name == base || known.name == name)
         };
         // The time zone stays, because everybody may use it.
         for name in reader.variables.keys().filter(|name| own(name) && *name != "TZ") {
@@ -191,7 +191,7 @@ impl Reader {
         let known = |name: &str| VARIABLES.iter().any(|known| known.name == name);
         let strange = |name: &&String| {
             let base = name.strip_suffix("_FILE").unwrap_or(name);
-            let ours = PREFIXES.iter().any(|prefix| name.starts_with(prefix)) && !known(base);
+            let ours = PREFIXES.iter().any(|prefix| name.starts_with(prefix)) && !known(base) && !known(name);
             ours && !OF_THE_SERVER.contains(&base) && !is_a_service_link(name)
         };
         let sentence = |name: &String| {

@@ -338,6 +338,8 @@ pub const VARIABLES: &[Variable] = &[
         show: |of| of.log_level.as_str().to_lowercase(),
     },
     watch::LOG_FORMAT,
+    watch::METRICS_LISTEN,
+    watch::METRICS_FILE,
     Variable {
         name: "TZ",
         absent: Absent::Off("the system's local time"),

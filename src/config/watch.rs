@@ -1,4 +1,6 @@
-//! How pgkeep is watched: its log.
+//! How pgkeep is watched: its log and its metrics.
+
+use std::path::Path;
 
 use log::LevelFilter;
 
@@ -24,6 +26,11 @@ impl Config {
     /// How log lines are written.
     pub fn log_format(&self) -> logging::Format {
         self.settings.log_format
+    }
+
+    /// The file for the metrics of `pgkeep backup`.
+    pub fn metrics_file(&self) -> Option<&Path> {
+        self.settings.metrics_file.as_deref()
     }
 }
 

@@ -95,7 +95,8 @@ pub struct StatusFile {
 
 struct Shared {
     path: PathBuf,
-    status: Mutex<Status>,
+    /// Outlives the file for those who only look.
+    status: Arc<Mutex<Status>>,
 }
 
 impl StatusFile {
@@ -107,12 +108,18 @@ impl StatusFile {
         status.write(&path).with_context(|| {
             format!("cannot write {}: does BACKUP_TEMP_DIR name a directory for pgkeep?", path.display())
         })?;
-        Ok(StatusFile { shared: Arc::new(Shared { path, status: Mutex::new(status) }) })
+        Ok(StatusFile { shared: Arc::new(Shared { path, status: Arc::new(Mutex::new(status)) }) })
     }
 
     /// When the newest backup in the bucket was made.
     pub fn newest(&self) -> Option<DateTime<Utc>> {
         self.lock().newest.as_ref().map(|newest| newest.time)
+    }
+
+    /// Looks at the status, also from a thread that does not end. Looking does not keep the file.
+    pub fn look(&self) -> impl Fn() -> Status + Send + 'static {
+        let status = Arc::clone(&self.shared.status);
+        move || status.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Changes the status, gives a sign of life, and writes the file. If it cannot be written, that is only
@@ -156,6 +163,7 @@ impl Drop for Shared {
 mod tests {
     use super::*;
     use crate::base::logging::chain;
+    use crate::daemon::record::Record;
     use crate::daemon::status::{Drill, Failure, Newest};
     use chrono::SubsecRound;
     use rustix::fs::{mknodat, FileType, Mode, CWD};
@@ -175,6 +183,16 @@ mod tests {
             broken_off: Some(at(5)),
             next_fire: Some(at(6)),
             drill: Some(Drill { time: at(7), result: Ok("2 tables".into()) }),
+            record: Record {
+                attempt: Some((at(9), true)),
+                took: Some(Duration::from_millis(4200)),
+                dumped: Some(10),
+                size: Some(11),
+                succeeded: 12,
+                failed: [("dump".to_owned(), 13)].into(),
+                kept: Some((14, 15)),
+                drilled: Some((at(16), Duration::from_millis(1700))),
+            },
         };
         let failed = Drill { time: at(8), result: Err("no".into()) };
         let drilled = Status { drill: Some(failed), ..full.clone() };

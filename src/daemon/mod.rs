@@ -1,9 +1,15 @@
 //! The daemon's loop: sleep until the fire time or a signal, back up, and go on, whatever happened.
 
 mod file;
+mod health;
+mod http;
+mod listen;
+pub mod metrics;
+mod record;
 mod start;
 mod status;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
@@ -14,9 +20,10 @@ use chrono::{DateTime, Local, Utc};
 use log::{debug, info, warn};
 
 use self::file::StatusFile;
-pub use self::file::BEAT;
+use self::file::BEAT;
+pub use self::health::verdict;
 pub use self::start::OnStart;
-pub use self::status::{Drill, Failure, Newest, Status};
+pub use self::status::{Failure, Newest, Status};
 use crate::base::logging;
 use crate::base::shutdown::Shutdown;
 use crate::base::units::{self, both_times};
@@ -42,6 +49,8 @@ pub struct Plan {
     pub database: Option<String>,
     /// Where the status file is.
     pub status_path: PathBuf,
+    /// Where the metrics are served, if anywhere.
+    pub listen: Option<SocketAddr>,
 }
 
 /// Runs until a signal comes. `make` makes the job anew for each run, because secrets may change.
@@ -62,6 +71,18 @@ pub fn run(make: &dyn Fn() -> Result<Job>, plan: Plan, shutdown: &Shutdown) -> R
     let mut drills =
         plan.drill_interval.as_ref().map(|of| Agenda::new(&of.schedule, &Local, started)).transpose()?;
     let database = plan.database.unwrap_or_default();
+    if let Some(address) = plan.listen {
+        let (look, database, schedule) = (status.look(), database.clone(), plan.interval.schedule.clone());
+        listen::start(address, move |path| match path {
+            "/metrics" => Some((200, metrics::render(&database, &look()))),
+            "/healthz" => Some(match verdict(&look(), &schedule, &Local, Utc::now()) {
+                Ok(sentence) => (200, format!("healthy: {}", logging::one_line(&sentence))),
+                Err(sentence) => (503, format!("unhealthy: {}", logging::one_line(&sentence))),
+            }),
+            _ => None,
+        })?;
+        info!("metrics are at http://{address}/metrics");
+    }
     let daemon = Daemon { make, database, on_start: plan.on_start, status, shutdown: shutdown.clone() };
     daemon.look_for_leftovers();
     daemon.announce(agenda.next());
@@ -205,6 +226,7 @@ impl Daemon<'_> {
                     None => info!("no backup at {} yet", bucket.location()),
                 }
                 self.status.update(|status| {
+                    status.record.see(&backups, newest.as_ref());
                     status.newest = newest.map(Newest::from);
                     if !ran {
                         status.failure = None;

@@ -3,6 +3,7 @@
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{json, Value};
 
+use super::record::Record;
 use crate::base::logging::chain;
 use crate::base::units;
 use crate::jobs::Event;
@@ -27,6 +28,8 @@ pub struct Status {
     pub next_fire: Option<DateTime<Utc>>,
     /// The last drill.
     pub drill: Option<Drill>,
+    /// What has happened so far, in numbers.
+    pub record: Record,
 }
 
 /// How a drill ended.
@@ -65,7 +68,8 @@ impl Failure {
 
 impl Status {
     /// Updates the status after an event.
-    pub(super) fn hear(&mut self, event: &Event) {
+    pub fn hear(&mut self, event: &Event) {
+        self.record.hear(event);
         match event {
             Event::BackupSucceeded { backup, .. } => {
                 self.newest = Some(Newest::from(backup.clone()));
@@ -113,12 +117,12 @@ impl Status {
                     None => Ok(text(&drill["success"]).unwrap_or_default()),
                 },
             }),
+            record: Record::parse(&value["record"]),
         })
     }
 
     /// The status as JSON, for the file.
-    pub(super) fn json(&self) -> Value {
-        let show = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Secs, true);
+    pub fn json(&self) -> Value {
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "started": show(self.started),
@@ -133,11 +137,16 @@ impl Status {
                 "success": of.result.as_ref().ok(),
                 "failure": of.result.as_ref().err(),
             })),
+            "record": self.record.json(),
         })
     }
 }
 
-fn time(value: &Value) -> Option<DateTime<Utc>> {
+pub(super) fn show(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+pub(super) fn time(value: &Value) -> Option<DateTime<Utc>> {
     value.as_str()?.parse().ok()
 }
 

@@ -21,6 +21,7 @@ mod held_back;
 mod leftovers;
 mod logs;
 mod majors;
+mod metrics;
 mod names_and_secrets;
 mod objects;
 mod overloaded;
