@@ -1,6 +1,7 @@
 //! `pgkeep list`: what is in the bucket, and what the retention policy will do with it.
 
 use std::collections::BTreeMap;
+use std::io::{self, IsTerminal};
 
 use anyhow::{Context, Result};
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -8,7 +9,7 @@ use lexopt::prelude::*;
 use log::warn;
 use serde_json::json;
 
-use super::{output, said, unexpected, Command, Outcome, Row};
+use super::{growth, output, said, unexpected, Command, Outcome, Row};
 use crate::base::units;
 use crate::jobs::{prune, Job};
 use crate::store::{self, Backup, Decision, Doubt, Fate, Keeper};
@@ -83,13 +84,16 @@ pub(super) fn command(job: &Job, options: &Options) -> Result<Outcome> {
         return Ok(Outcome::Done);
     }
     print_table(&lines, options.all, now)?;
-    let backups = units::count(lines.len(), "backup");
+    let number = units::count(lines.len(), "backup");
     let (whose, place) = match options.all {
         true => (units::count(found.len(), "database"), store.location_of_all()),
         false => (format!("database \"{own}\""), store.location()),
     };
     let total = lines.iter().map(|line| line.backup.size).sum();
-    output::line(format_args!("{backups} of {whose} at {place}, {}", units::bytes(total)))?;
+    output::line(format_args!("{number} of {whose} at {place}, {}", units::bytes(total)))?;
+    if let Some(picture) = growth::picture(backups).filter(|_| io::stdout().is_terminal()) {
+        output::line(format_args!("{picture}"))?;
+    }
     output::doubts(&plan.doubts, plan.warning.as_deref())?;
     Ok(Outcome::Done)
 }

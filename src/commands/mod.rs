@@ -3,12 +3,14 @@
 mod backup;
 mod check;
 mod get;
+mod growth;
 mod health;
 mod list;
 pub mod output;
 mod prune;
 mod restore;
 mod run;
+mod status;
 mod verify;
 
 use std::ffi::OsString;
@@ -50,6 +52,8 @@ pub enum Command {
     Check,
     /// Show whether the daemon and its backups are well.
     Health,
+    /// Tell what the daemon knows.
+    Status(status::Options),
 }
 
 /// How a command ended, unless it failed with an error that must still be logged.
@@ -83,7 +87,7 @@ struct Row {
     parse: fn(&mut lexopt::Parser) -> Result<Command, String>,
 }
 
-const ROWS: [Row; 9] = [
+const ROWS: [Row; 10] = [
     run::ROW,
     backup::ROW,
     list::ROW,
@@ -93,6 +97,7 @@ const ROWS: [Row; 9] = [
     verify::ROW,
     check::ROW,
     health::ROW,
+    status::ROW,
 ];
 
 /// How to choose a backup.
@@ -116,12 +121,13 @@ impl Command {
             Command::Verify(_) => verify::ROW.name,
             Command::Check => check::ROW.name,
             Command::Health => health::ROW.name,
+            Command::Status(_) => status::ROW.name,
         }
     }
 
     /// Whether the command reads the daemon's schedule.
     pub fn needs_schedule(&self) -> bool {
-        matches!(self, Command::Run | Command::Health)
+        matches!(self, Command::Run | Command::Health | Command::Status(_))
     }
 
     /// Runs the command. What a signal does depends on the work: a backup is finished first, a restore is
@@ -141,6 +147,7 @@ impl Command {
             Command::Verify(options) => verify::command(&job()?, options),
             Command::Check => Ok(check::command(config, &job()?)),
             Command::Health => health::command(config),
+            Command::Status(options) => status::command(config, options),
         }
     }
 
@@ -151,7 +158,12 @@ impl Command {
             Command::Restore(_) | Command::Verify(verify::Options { drill: true, .. }) | Command::Check => {
                 Shutdown::install()?.impatient()
             }
-            Command::List(_) | Command::Prune(_) | Command::Get(_) | Command::Verify(_) | Command::Health => {
+            Command::List(_)
+            | Command::Prune(_)
+            | Command::Get(_)
+            | Command::Verify(_)
+            | Command::Health
+            | Command::Status(_) => {
                 shutdown::end_at_signals()?;
                 Shutdown::default()
             }

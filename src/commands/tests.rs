@@ -22,6 +22,7 @@ fn commands_and_their_options() {
         ("prune --dry-run", Command::Prune(prune::Options { dry_run: true })),
         ("health", Command::Health),
         ("check", Command::Check),
+        ("status --json", Command::Status(status::Options { json: true })),
         ("verify", Command::Verify(verify::Options { which: "latest".into(), all: false, drill: false })),
         (
             "verify 2026 --drill",
