@@ -28,9 +28,9 @@ fn main() -> ExitCode {
     };
     let config = match Config::load(command.needs_schedule()) {
         Ok(config) => config,
-        Err(problems) => {
-            let _log = logging::start(LevelFilter::Info);
-            for problem in problems {
+        Err(refused) => {
+            let _log = logging::start(LevelFilter::Info, refused.log_format);
+            for problem in refused.problems {
                 error!("{problem}");
             }
             // For a health check, no other status means "not well".
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
         // The zone may come from TZ_FILE. This comes before the log, because the log starts a thread.
         std::env::set_var("TZ", zone);
     }
-    let _log = logging::start(config.log_level());
+    let _log = logging::start(config.log_level(), config.log_format());
     for sentence in &config.warnings {
         warn!("{sentence}");
     }

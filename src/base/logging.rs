@@ -1,34 +1,65 @@
-//! Log lines on standard error, one line for each event: `2026-11-23T03:00:00.123Z INFO message`.
+//! Log lines on standard error, one line for each event: `2026-11-23T03:00:00.123Z [INFO ] message`, or a JSON
+//! object.
 
 use std::backtrace::Backtrace;
 use std::io::{self, IsTerminal, Write};
 use std::mem;
 use std::panic;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Error;
-use log::{error, LevelFilter, Log, Metadata, Record};
+use chrono::Utc;
+use log::{error, log, log_enabled, Level, LevelFilter, Log, Metadata, Record};
+use serde_json::{Map, Value};
 use simplelog::{ConfigBuilder, LevelPadding, WriteLogger};
 use time::macros::format_description;
 
+use super::json_line::{self, JsonLines};
 use super::outbox::Outbox;
 use super::units;
 
 /// Longer lines are cut in the middle.
-const LONGEST_LINE: usize = 16 * 1024;
+pub(super) const LONGEST_LINE: usize = 16 * 1024;
 /// Longer chains of causes are cut too.
 const LONGEST_CHAIN: usize = 4 * 1024;
 /// At an orderly end, this is how long the remaining lines may wait for their reader.
 const LAST_LINES: Duration = Duration::from_secs(5);
 /// Goes back to the beginning of a terminal's line and clears the line (ECMA-48, CR and EL).
-const CLEAR: &str = "\r\x1b[K";
+pub(super) const CLEAR: &str = "\r\x1b[K";
 
 static OUTBOX: Outbox = Outbox::new();
+/// Whether lines are JSON.
+static JSON: AtomicBool = AtomicBool::new(false);
+
+/// How a log line is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// As text, for people.
+    #[default]
+    Text,
+    /// As a JSON object, for programs.
+    Json,
+}
+
+impl Format {
+    /// All values.
+    pub const ALL: [Format; 2] = [Format::Text, Format::Json];
+
+    /// The variable's value.
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::Text => "text",
+            Format::Json => "json",
+        }
+    }
+}
 
 /// Starts logging at `level` and turns panics into log lines. Only pgkeep's own lines are shown: the HTTP
 /// client's lines would contain signed URLs. A thread writes the lines. Dropping the result waits for the
 /// remaining lines.
-pub fn start(level: LevelFilter) -> Started {
+pub fn start(level: LevelFilter, format: Format) -> Started {
+    JSON.store(format == Format::Json, Ordering::Relaxed);
     let config = ConfigBuilder::new()
         .set_time_format_custom(format_description!(
             "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z"
@@ -41,14 +72,18 @@ pub fn start(level: LevelFilter) -> Started {
         .build();
     OUTBOX.deliver();
     let lines = Lines { terminal: io::stderr().is_terminal(), line: Vec::new() };
+    let logger: Box<dyn Log> = match format {
+        Format::Text => Box::new(OneLine(WriteLogger::new(level, config, lines))),
+        Format::Json => Box::new(JsonLines(level)),
+    };
     // Fails only if a logger is set already. That one then stays.
-    if log::set_boxed_logger(Box::new(OneLine(WriteLogger::new(level, config, lines)))).is_ok() {
+    if log::set_boxed_logger(logger).is_ok() {
         log::set_max_level(level);
     }
     panic::set_hook(Box::new(|info| {
         let thread = std::thread::current();
-        error!("panic in thread {}: {info}", thread.name().unwrap_or("unnamed"));
-        trace(&Backtrace::force_capture());
+        let message = format!("panic in thread {}: {info}", thread.name().unwrap_or("unnamed"));
+        record(Level::Error, &message, Map::new(), Some(&Backtrace::force_capture()));
     }));
     Started(())
 }
@@ -79,25 +114,65 @@ pub fn chain(failure: &Error) -> String {
     units::shortened(format!("{failure:#}"), LONGEST_CHAIN)
 }
 
-/// Logs a failure once, at the top: what failed, the chain of causes, the stack trace of the first cause.
-pub fn failure(what: &str, failure: &Error) {
-    error!("{what}: {}", chain(failure));
-    trace(failure.backtrace());
+/// What a failure tells a program: the chain in one text, and each of its causes, from the step to the root.
+pub fn fields(failure: &Error) -> Map<String, Value> {
+    let causes: Vec<String> =
+        failure.chain().map(|cause| units::shortened(cause.to_string(), LONGEST_CHAIN)).collect();
+    Map::from_iter([("error".into(), chain(failure).into()), ("causes".into(), causes.into())])
 }
 
-/// Logs the frames of pgkeep's own functions. The frames of the runtime and the libraries add nothing.
-pub fn trace(trace: &Backtrace) {
+/// Logs a failure once, at the top: what failed, the chain of causes, the stack trace of the first cause.
+pub fn failure(what: &str, failure: &Error) {
+    let message = format!("{what}: {}", chain(failure));
+    record(Level::Error, &message, fields(failure), Some(failure.backtrace()));
+}
+
+/// Logs a message with what a program would like to know about it. As text, it is the message alone, and a
+/// line for each frame of the trace.
+pub fn record(level: Level, message: &str, mut fields: Map<String, Value>, trace: Option<&Backtrace>) {
+    let frames = trace.map(frames).unwrap_or_default();
+    if !JSON.load(Ordering::Relaxed) {
+        log!(level, "{message}");
+        for frame in frames {
+            error!("  in {frame}");
+        }
+    } else if log_enabled!(level) {
+        if !frames.is_empty() {
+            fields.insert("trace".into(), frames.into());
+        }
+        deliver(json_line::line(level, message, fields));
+    }
+}
+
+/// Sends a whole line to standard error.
+pub(super) fn deliver(line: Vec<u8>) {
+    OUTBOX.line(line);
+}
+
+/// The line that tells how many lines nobody has read.
+pub(super) fn lost(lines: u64) -> Vec<u8> {
+    let message = format!("{lines} lines of the log were lost: nobody read them");
+    if JSON.load(Ordering::Relaxed) {
+        return json_line::line(Level::Warn, &message, Map::new());
+    }
+    format!("{} [WARN ] {message}\n", Utc::now().format("%Y-%m-%dT%H:%M:%S%.3fZ")).into_bytes()
+}
+
+/// The frames of pgkeep's own functions. The frames of the runtime and the libraries add nothing.
+fn frames(trace: &Backtrace) -> Vec<String> {
     let text = trace.to_string();
     let mut lines = text.lines().map(str::trim).peekable();
+    let mut frames = Vec::new();
     while let Some(line) = lines.next() {
         let place = lines.next_if(|next| next.starts_with("at "));
         let Some((_, function)) = line.split_once(": ") else { continue };
         if function.contains("pgkeep::")
             && !["logging::", "anyhow::"].iter().any(|not| function.contains(not))
         {
-            error!("  in {function} {}", place.unwrap_or_default());
+            frames.push(format!("{function} {}", place.unwrap_or_default()));
         }
     }
+    frames
 }
 
 /// Escapes control characters and limits the length of the line. So a text from outside can neither start a

@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 pub mod fuzz;
+mod json_line;
 pub mod logging;
 mod messages;
 mod outbox;

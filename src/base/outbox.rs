@@ -7,7 +7,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use chrono::Utc;
+use super::logging;
 
 /// At most this many texts wait for a reader. If there are more, the oldest is dropped.
 const MOST_TEXTS: usize = 2000;
@@ -132,11 +132,7 @@ impl State {
 
     fn take(&mut self) -> Option<Vec<u8>> {
         if self.lost > 0 {
-            let lost = std::mem::take(&mut self.lost);
-            let time = Utc::now().format("%Y-%m-%dT%H:%M:%S%.3fZ");
-            return Some(
-                format!("{time} [WARN ] {lost} lines of the log were lost: nobody read them\n").into_bytes(),
-            );
+            return Some(logging::lost(std::mem::take(&mut self.lost)));
         }
         let text = self.texts.pop_front()?;
         self.bytes -= text.bytes.len();

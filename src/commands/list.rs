@@ -1,6 +1,7 @@
 //! `pgkeep list`: what is in the bucket, and what the retention policy will do with it.
 
 use std::collections::BTreeMap;
+use std::io::{self, IsTerminal};
 use std::num::NonZeroUsize;
 
 use anyhow::{Context, Result};
@@ -9,7 +10,7 @@ use lexopt::prelude::*;
 use log::warn;
 use serde_json::json;
 
-use super::{output, said, unexpected, Command, Outcome, Row};
+use super::{growth, output, said, unexpected, Command, Outcome, Row};
 use crate::base::units;
 use crate::jobs::prune::{self, Plan};
 use crate::jobs::server::{each, Source};
@@ -115,6 +116,12 @@ pub(super) fn command(source: &Source, options: &Options) -> Result<Outcome> {
     };
     let total = lines.iter().map(|line| line.backup.size).sum();
     output::line(format_args!("{backups} of {whose} at {place}, {}", units::bytes(total)))?;
+    // The sizes of different databases make no curve.
+    let only = found.first_key_value().filter(|_| found.len() == 1);
+    let picture = only.and_then(|(_, backups)| growth::picture(backups));
+    if let Some(picture) = picture.filter(|_| io::stdout().is_terminal()) {
+        output::line(format_args!("{picture}"))?;
+    }
     for (database, plan) in &plans {
         let of = if several { format!("{}: ", units::printable(database)) } else { String::new() };
         output::doubts(&of, &plan.doubts, plan.warning.as_deref())?;

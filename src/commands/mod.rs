@@ -3,6 +3,7 @@
 mod backup;
 mod check;
 mod get;
+mod growth;
 mod health;
 mod list;
 pub mod output;
@@ -10,6 +11,7 @@ mod prune;
 mod restore;
 mod restore_all;
 mod run;
+mod status;
 mod verify;
 
 use std::ffi::OsString;
@@ -54,6 +56,8 @@ pub enum Command {
     Check(check::Options),
     /// Show whether the daemon and its backups are well.
     Health,
+    /// Tell what the daemon knows.
+    Status(status::Options),
 }
 
 /// How a command ended, unless it failed with an error that must still be logged.
@@ -87,7 +91,7 @@ struct Row {
     parse: fn(&mut lexopt::Parser) -> Result<Command, String>,
 }
 
-const ROWS: [Row; 9] = [
+const ROWS: [Row; 10] = [
     run::ROW,
     backup::ROW,
     list::ROW,
@@ -97,6 +101,7 @@ const ROWS: [Row; 9] = [
     verify::ROW,
     check::ROW,
     health::ROW,
+    status::ROW,
 ];
 
 /// How to choose a backup.
@@ -124,12 +129,13 @@ impl Command {
             Command::Verify(_) => verify::ROW.name,
             Command::Check(_) => check::ROW.name,
             Command::Health => health::ROW.name,
+            Command::Status(_) => status::ROW.name,
         }
     }
 
     /// Whether the command reads the daemon's schedule.
     pub fn needs_schedule(&self) -> bool {
-        matches!(self, Command::Run | Command::Health)
+        matches!(self, Command::Run | Command::Health | Command::Status(_))
     }
 
     /// Whether the command makes backups.
@@ -152,7 +158,7 @@ impl Command {
         };
         match self {
             Command::Run => run::command(config, shutdown, notifier.as_ref().and_then(Notifier::listener)),
-            Command::Backup => Ok(backup::command(&source()?)),
+            Command::Backup => Ok(backup::command(config, source()?)),
             Command::List(options) => list::command(&source()?, options),
             Command::Prune(options) => prune::command(&source()?, options),
             Command::Restore(options) => restore::command(&source()?.job, options),
@@ -161,6 +167,7 @@ impl Command {
             Command::Verify(options) => verify::command(&source()?, options),
             Command::Check(options) => Ok(check::command(config, &source()?, options)),
             Command::Health => health::command(config),
+            Command::Status(options) => status::command(config, options),
         }
     }
 
@@ -177,7 +184,12 @@ impl Command {
             | Command::RestoreAll(_)
             | Command::Verify(verify::Options { drill: true, .. })
             | Command::Check(_) => Shutdown::install()?.impatient(),
-            Command::List(_) | Command::Prune(_) | Command::Get(_) | Command::Verify(_) | Command::Health => {
+            Command::List(_)
+            | Command::Prune(_)
+            | Command::Get(_)
+            | Command::Verify(_)
+            | Command::Health
+            | Command::Status(_) => {
                 shutdown::end_at_signals()?;
                 Shutdown::default()
             }

@@ -31,6 +31,7 @@ fn commands_and_their_options() {
         ("health", Command::Health),
         ("check", Command::Check(check::Options { notify: false })),
         ("check --notify", Command::Check(check::Options { notify: true })),
+        ("status --json", Command::Status(status::Options { json: true })),
         ("verify", Command::Verify(verify::Options { which: "latest".into(), all: false, drill: false })),
         (
             "verify 2026 --drill",

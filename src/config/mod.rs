@@ -13,16 +13,18 @@ mod text;
 mod together;
 mod values;
 mod variables;
+mod watch;
 
 use std::env;
 use std::path::PathBuf;
 
 use anyhow::{anyhow, ensure, Context, Error, Result};
-use log::{warn, LevelFilter};
+use log::warn;
 
 use self::reader::Reader;
 use self::settings::Settings;
 pub use self::variables::{Absent, Variable, VARIABLES};
+pub use self::watch::Refused;
 use crate::base::secret::{Redactor, Secret};
 use crate::base::shutdown::Shutdown;
 use crate::daemon::{self, Status};
@@ -56,9 +58,11 @@ impl Config {
     /// only one thread.
     ///
     /// # Errors
-    /// One sentence for each problem: the variable, what is wrong with it, and an example of a right value.
-    pub fn load(daemon: bool) -> Result<Self, Vec<String>> {
-        Self::read(Reader::take(), daemon)
+    /// All problems.
+    pub fn load(daemon: bool) -> Result<Self, Refused> {
+        let from = Reader::take();
+        let log_format = watch::log_format(from.again());
+        Self::read(from, daemon).map_err(|problems| Refused { problems, log_format })
     }
 
     fn read(mut from: Reader, daemon: bool) -> Result<Self, Vec<String>> {
@@ -171,8 +175,10 @@ impl Config {
             interval: self.interval().context("BACKUP_INTERVAL is missing")?.clone(),
             on_start: self.settings.on_start,
             drill_interval: self.settings.drill_interval.clone(),
+            database: self.database.clone().filter(|_| self.settings.databases.is_none()),
             status_path: self.status_path(),
             several: self.settings.databases.is_some(),
+            listen: self.settings.metrics_listen,
         })
     }
 
@@ -237,11 +243,6 @@ impl Config {
     /// When the daemon backs up.
     pub fn interval(&self) -> Option<&Interval> {
         self.settings.interval.as_ref()
-    }
-
-    /// The level of the log.
-    pub fn log_level(&self) -> LevelFilter {
-        self.settings.log_level
     }
 
     /// The time zone of the schedule, if it is not the system's.

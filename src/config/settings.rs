@@ -1,6 +1,7 @@
 //! What the variables say: one field for each.
 
 use std::env;
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use ureq::tls::Certificate;
 use url::Url;
 
 use super::values;
+use crate::base::logging;
 use crate::base::secret::Secret;
 use crate::daemon::OnStart;
 use crate::dump::age::{Identity, Recipients};
@@ -61,6 +63,9 @@ pub(super) struct Settings {
     pub threads: NonZeroUsize,
     pub temp_directory: PathBuf,
     pub log_level: LevelFilter,
+    pub log_format: logging::Format,
+    pub metrics_listen: Option<SocketAddr>,
+    pub metrics_file: Option<PathBuf>,
     pub time_zone: Option<String>,
 }
 
@@ -106,6 +111,9 @@ impl Default for Settings {
             threads: NonZeroUsize::new(processors.min(values::USUAL_THREADS)).expect("from 1"),
             temp_directory: env::temp_dir(),
             log_level: LevelFilter::Info,
+            log_format: logging::Format::default(),
+            metrics_listen: None,
+            metrics_file: None,
             time_zone: None,
         }
     }

@@ -191,6 +191,18 @@ pub fn directory(text: &str) -> Result<PathBuf> {
     Err(format!("names {text}, which is not a directory"))
 }
 
+/// A file for node_exporter, which reads only those that end so.
+pub fn metrics_file(text: &str) -> Result<PathBuf> {
+    let path = PathBuf::from(text);
+    if !text.ends_with(".prom") {
+        return Err(format!("names {text}, which does not end in .prom"));
+    }
+    match path.parent().filter(|parent| parent.is_dir()) {
+        Some(_) => Ok(path),
+        None => Err(format!("names {text}, and there is no such directory")),
+    }
+}
+
 /// A time zone. If chrono does not find a zone, it silently uses UTC, so this looks for the zone first.
 pub fn time_zone(text: &str) -> Result<String> {
     let zone = text.strip_prefix(':').unwrap_or(text);

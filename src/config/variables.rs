@@ -6,7 +6,9 @@ mod credentials;
 mod keep;
 mod objects;
 mod server;
+mod watch;
 
+pub(super) use self::watch::LOG_FORMAT;
 use super::{notify, values, Settings};
 use crate::base::secret::{Secret, MASK};
 use crate::base::units;
@@ -350,6 +352,9 @@ pub const VARIABLES: &[Variable] = &[
         },
         show: |of| of.log_level.as_str().to_lowercase(),
     },
+    watch::LOG_FORMAT,
+    watch::METRICS_LISTEN,
+    watch::METRICS_FILE,
     Variable {
         name: "TZ",
         absent: Absent::Off("the system's local time"),

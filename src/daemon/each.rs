@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde_json::{json, Value};
 
+use super::record::Record;
 use super::status::{self, Drill, Failure, Newest, Status};
 use crate::base::units;
-use crate::jobs::server::NewestOf;
+use crate::jobs::server::FoundOf;
 use crate::jobs::{Event, Job};
 
 /// A reason is not longer, so that the file stays small whatever the number of databases. The log has all.
@@ -22,27 +23,32 @@ pub struct One {
     newest: Option<Newest>,
     failure: Option<Failure>,
     drill: Option<Drill>,
+    record: Record,
 }
 
 impl Status {
-    /// Updates the status after an event of a job.
-    pub(super) fn hear_of(&mut self, job: &Job, event: &Event) {
-        let Some(databases) = &mut self.databases else { return self.hear(event) };
+    /// Updates the status after an event of a job, if there is one.
+    pub fn hear_of(&mut self, job: Option<&Job>, event: &Event) {
+        let Some((databases, job)) = self.databases.as_mut().zip(job) else { return self.hear(event) };
         match event {
             Event::RunStarted { databases: there } => {
                 databases.retain(|name, _| there.contains(name) || !is_a_database(name));
+                for name in there {
+                    databases.entry(name.clone()).or_default();
+                }
             }
             Event::RunEnded { .. } => {
                 self.failure = None;
                 (self.running_since, self.broken_off) = (None, None);
             }
-            Event::RunFailed { failure } => self.fail(failure),
+            Event::RunFailed { .. } => self.hear(event),
             event => databases.entry(job.database.clone()).or_default().hear(event),
         }
     }
 
-    /// A run could not begin.
-    pub(super) fn fail(&mut self, failure: &anyhow::Error) {
+    /// A run could not begin: it has failed for each database.
+    pub(super) fn fail(&mut self, event: &Event, failure: &anyhow::Error) {
+        self.databases.iter_mut().flat_map(BTreeMap::values_mut).for_each(|one| one.record.hear(event));
         self.failure = Some(Failure::now(failure));
         (self.running_since, self.broken_off) = (None, None);
     }
@@ -54,13 +60,20 @@ impl Status {
     }
 
     /// Updates the status after a look into the bucket.
-    pub(super) fn know(&mut self, newest: NewestOf) {
+    pub(super) fn know(&mut self, found: FoundOf) {
         match &mut self.databases {
-            None => self.newest = newest.into_values().flatten().next().map(Newest::from),
+            None => {
+                for of in found.into_values() {
+                    self.record.see(&of);
+                    self.newest = of.newest.map(Newest::from);
+                }
+            }
             Some(databases) => {
-                databases.retain(|name, _| newest.contains_key(name));
-                for (name, backup) in newest {
-                    databases.entry(name).or_default().newest = backup.map(Newest::from);
+                databases.retain(|name, _| found.contains_key(name));
+                for (name, of) in found {
+                    let one = databases.entry(name).or_default();
+                    one.record.see(&of);
+                    one.newest = of.newest.map(Newest::from);
                 }
             }
         }
@@ -91,6 +104,7 @@ impl Status {
             running_since: self.running_since,
             broken_off: self.broken_off,
             next_fire: self.next_fire,
+            record: one.record.clone(),
             databases: None,
         };
         self.databases.iter().flatten().map(|(name, one)| (name.clone(), of(one))).collect()
@@ -112,7 +126,9 @@ impl One {
     fn hear(&mut self, event: &Event) {
         let mut whole = Status { failure: self.failure.take(), ..Status::default() };
         (whole.newest, whole.drill) = (self.newest.take(), self.drill.take());
+        whole.record = std::mem::take(&mut self.record);
         whole.hear(event);
+        self.record = whole.record;
         let short = |text: String| units::shortened(text, LONGEST_REASON);
         self.newest = whole.newest;
         self.failure = whole.failure.map(|Failure { time, reason }| Failure { time, reason: short(reason) });
@@ -135,6 +151,7 @@ pub(super) fn parse(value: &Value) -> Option<Databases> {
                         newest,
                         failure: status::failure(&one["last_failure"]),
                         drill: status::drill(&one["last_drill"]),
+                        record: Record::parse(&one["record"]),
                     },
                 )
             })
@@ -148,6 +165,7 @@ pub(super) fn json(databases: &Databases) -> Value {
             "last_success": one.newest.as_ref().map(status::newest_json),
             "last_failure": one.failure.as_ref().map(status::failure_json),
             "last_drill": one.drill.as_ref().map(status::drill_json),
+            "record": one.record.json(),
         })
     };
     databases.iter().map(|(name, one)| (name.clone(), of(one))).collect::<serde_json::Map<_, _>>().into()

@@ -24,7 +24,7 @@ use crate::store;
 pub const BEAT: Duration = Duration::from_secs(60);
 
 /// At most this many bytes of the file are read: enough for a thousand databases with long names and reasons.
-const LONGEST: u64 = 4 * 1024 * 1024;
+const LONGEST: u64 = 8 * 1024 * 1024;
 /// The length of the hash in the file's name.
 const HASH_BYTES: usize = 4;
 
@@ -95,7 +95,8 @@ pub struct StatusFile {
 
 struct Shared {
     path: PathBuf,
-    status: Mutex<Status>,
+    /// Outlives the file for those who only look.
+    status: Arc<Mutex<Status>>,
 }
 
 impl StatusFile {
@@ -107,12 +108,18 @@ impl StatusFile {
         status.write(&path).with_context(|| {
             format!("cannot write {}: does BACKUP_TEMP_DIR name a directory for pgkeep?", path.display())
         })?;
-        Ok(StatusFile { shared: Arc::new(Shared { path, status: Mutex::new(status) }) })
+        Ok(StatusFile { shared: Arc::new(Shared { path, status: Arc::new(Mutex::new(status)) }) })
     }
 
     /// See [`Status::newest_at_start`].
     pub fn newest_at_start(&self, is_recent: impl Fn(DateTime<Utc>) -> bool) -> Option<DateTime<Utc>> {
         self.lock().newest_at_start(is_recent)
+    }
+
+    /// Looks at the status, also from a thread that does not end. Looking does not keep the file.
+    pub fn look(&self) -> impl Fn() -> Status + Send + 'static {
+        let status = Arc::clone(&self.shared.status);
+        move || status.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Changes the status, gives a sign of life, and writes the file. If it cannot be written, that is only
@@ -156,16 +163,33 @@ impl Drop for Shared {
 mod tests {
     use super::*;
     use crate::base::logging::chain;
+    use crate::daemon::record::Record;
     use crate::daemon::status::{Drill, Failure, Newest};
     use chrono::SubsecRound;
     use rustix::fs::{mknodat, FileType, Mode, CWD};
     use std::os::unix::fs::{chown, symlink};
 
+    fn at(second: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(1_795_000_000 + second, 0).unwrap()
+    }
+
+    fn record() -> Record {
+        Record {
+            attempt: Some((at(9), true)),
+            took: Some(Duration::from_millis(4200)),
+            dumped: Some(10),
+            size: Some(11),
+            succeeded: 12,
+            failed: [("dump".to_owned(), 13)].into(),
+            kept: Some((14, 15)),
+            drilled: Some((at(16), Duration::from_millis(1700))),
+        }
+    }
+
     #[test]
     fn what_is_written_is_read() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("status.json");
-        let at = |second: i64| DateTime::from_timestamp(1_795_000_000 + second, 0).unwrap();
         let full = Status {
             started: at(0),
             alive: at(1),
@@ -176,12 +200,15 @@ mod tests {
             next_fire: Some(at(6)),
             drill: Some(Drill { time: at(7), result: Ok("2 tables".into()) }),
             databases: None,
+            record: record(),
         };
         let failed = Drill { time: at(8), result: Err("no".into()) };
         let drilled = Status { drill: Some(failed), ..full.clone() };
         let one = r#"{"a": {"last_success": {"time": "2026-11-23T03:00:00Z", "key": "a/a_2026"}, "last_failure": null},
                       "é": {"last_failure": {"time": "2026-11-23T03:00:00Z", "reason": "no"}}}"#;
-        let databases = Some(crate::daemon::databases_of(&serde_json::from_str(one).unwrap()));
+        let mut one: serde_json::Value = serde_json::from_str(one).unwrap();
+        one["a"]["record"] = record().json();
+        let databases = Some(crate::daemon::databases_of(&one));
         let several = Status { databases, newest: None, drill: None, ..full.clone() };
         for status in [full, drilled, several, Status::default()] {
             status.write(&path).unwrap();

@@ -2,9 +2,15 @@
 
 mod each;
 mod file;
+mod health;
+mod http;
+mod listen;
+pub mod metrics;
+mod record;
 mod start;
 mod status;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
@@ -15,16 +21,17 @@ use chrono::{DateTime, Local, Utc};
 use log::{debug, info, warn};
 
 use self::file::StatusFile;
-pub use self::file::BEAT;
+use self::file::BEAT;
+pub use self::health::verdict;
 pub use self::start::OnStart;
-pub use self::status::{Drill, Failure, Status};
+pub use self::status::{Failure, Status};
 #[cfg(test)]
 pub use self::{each::databases_of, status::Newest};
 use crate::base::logging;
 use crate::base::shutdown::Shutdown;
 use crate::base::units::{self, both_times};
-use crate::jobs::server::{NewestOf, Source};
-use crate::jobs::{leftovers, Event, Listener};
+use crate::jobs::server::{FoundOf, Source};
+use crate::jobs::{leftovers, Event, Listener, Step};
 use crate::schedule::{Agenda, Interval, Skipped};
 
 /// The wall clock can jump (NTP, a suspended host), so the loop checks it at least this often. Each check is
@@ -41,10 +48,14 @@ pub struct Plan {
     pub on_start: OnStart,
     /// When it tries to restore the newest backup, if at all.
     pub drill_interval: Option<Interval>,
+    /// The database's name, if it is known without the server.
+    pub database: Option<String>,
     /// Where the status file is.
     pub status_path: PathBuf,
     /// Whether several databases are backed up.
     pub several: bool,
+    /// Where the metrics are served, if anywhere.
+    pub listen: Option<SocketAddr>,
 }
 
 /// Runs until a signal comes. `make` says anew for each run what to back up, because secrets may change.
@@ -70,8 +81,22 @@ pub fn run(
     let mut agenda = Agenda::new(&plan.interval.schedule, &Local, started)?;
     let mut drills =
         plan.drill_interval.as_ref().map(|of| Agenda::new(&of.schedule, &Local, started)).transpose()?;
+    let database = plan.database.unwrap_or_default();
+    if let Some(address) = plan.listen {
+        let (look, database, schedule) = (status.look(), database.clone(), plan.interval.schedule.clone());
+        listen::start(address, move |path| match path {
+            "/metrics" => Some((200, metrics::render(&database, &look()))),
+            "/healthz" => Some(match verdict(&look(), &schedule, &Local, Utc::now()) {
+                Ok(sentence) => (200, format!("healthy: {}", logging::one_line(&sentence))),
+                Err(sentence) => (503, format!("unhealthy: {}", logging::one_line(&sentence))),
+            }),
+            _ => None,
+        })?;
+        info!("metrics are at http://{address}/metrics");
+    }
     let (on_start, several) = (plan.on_start, plan.several);
-    let daemon = Daemon { make, on_start, status, several, notified, shutdown: shutdown.clone() };
+    let shutdown_of_all = shutdown.clone();
+    let daemon = Daemon { make, database, on_start, status, several, notified, shutdown: shutdown_of_all };
     daemon.look_for_leftovers();
     daemon.announce(agenda.next());
     if let Some(drills) = &drills {
@@ -125,6 +150,8 @@ pub fn run(
 
 struct Daemon<'a> {
     make: &'a dyn Fn() -> Result<Source>,
+    /// Empty if there are several, or only the server knows its name.
+    database: String,
     on_start: OnStart,
     status: StatusFile,
     several: bool,
@@ -138,18 +165,14 @@ impl Daemon<'_> {
     fn source(&self) -> Result<Source> {
         let (mut source, hearing) = ((self.make)()?, self.status.clone());
         source.job.listeners.extend(self.notified.clone());
-        source.job.listeners.push(Arc::new(move |job, event| {
-            hearing.update(|status| match job {
-                Some(job) => status.hear_of(job, event),
-                None => status.hear(event),
-            });
-        }));
+        let hear = move |job: Option<&_>, event: &_| hearing.update(|status| status.hear_of(job, event));
+        source.job.listeners.push(Arc::new(hear));
         Ok(source)
     }
 
     /// Tells that a run has failed before it was known what it is about.
     fn tell(&self, event: &Event) {
-        event.log(None);
+        event.log(None, &self.database);
         if let Some(notified) = &self.notified {
             notified(None, event);
         }
@@ -182,8 +205,10 @@ impl Daemon<'_> {
             Ok(source) => {
                 source.run();
             }
-            Err(failure) if self.several => self.tell(&Event::RunFailed { failure }),
-            Err(failure) => self.tell(&Event::BackupFailed { failure }),
+            Err(failure) if self.several => {
+                self.tell(&Event::RunFailed { step: Step::Configuration, failure });
+            }
+            Err(failure) => self.tell(&Event::BackupFailed { step: Step::Configuration, failure }),
         });
     }
 
@@ -210,13 +235,13 @@ impl Daemon<'_> {
         let look = || {
             let source = self.source()?;
             // The loop itself tries again, and handles signals meanwhile.
-            Ok((source.newest(source.job.store.client.without_retries())?, source))
+            Ok((source.find(source.job.store.client.without_retries())?, source))
         };
         match look() {
-            Ok((newest, source)) => {
-                tell_newest(&source, &newest);
+            Ok((found, source)) => {
+                tell_newest(&source, &found);
                 self.status.update(|status| {
-                    status.know(newest);
+                    status.know(found);
                     if !ran {
                         status.failure = None;
                     }
@@ -260,16 +285,17 @@ impl Daemon<'_> {
 }
 
 /// Logs what the bucket has.
-fn tell_newest(source: &Source, newest: &NewestOf) {
+fn tell_newest(source: &Source, found: &FoundOf) {
     let store = &source.job.store;
+    let newest = || found.values().filter_map(|of| of.newest.as_ref());
     if source.several.is_none() {
-        return match newest.values().flatten().next() {
+        return match newest().next() {
             Some(newest) => info!("newest backup: {}", store.place(newest)),
             None => info!("no backup at {} yet", store.location()),
         };
     }
-    let oldest = newest.values().flatten().min_by_key(|backup| backup.time);
-    let (known, all) = (newest.values().flatten().count(), newest.len());
+    let oldest = newest().min_by_key(|backup| backup.time);
+    let (known, all) = (newest().count(), found.len());
     match oldest {
         Some(oldest) => {
             info!("newest backups: of {known} of {all}; the oldest of them is {}", store.place(oldest));

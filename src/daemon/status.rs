@@ -4,6 +4,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{json, Value};
 
 use super::each::{self, Databases};
+use super::record::Record;
 use crate::base::logging::chain;
 use crate::base::units;
 use crate::jobs::Event;
@@ -28,8 +29,10 @@ pub struct Status {
     pub next_fire: Option<DateTime<Utc>>,
     /// The last drill.
     pub drill: Option<Drill>,
+    /// What has happened so far, in numbers.
+    pub record: Record,
     /// What is known of each database, if there are several. Then the newest backup and the drill above are
-    /// none, and the failure is one of a whole run.
+    /// none, and the failure and the record are those of whole runs that could not begin.
     pub databases: Option<Databases>,
 }
 
@@ -69,13 +72,14 @@ impl Failure {
 
 impl Status {
     /// Updates the status after an event.
-    pub(super) fn hear(&mut self, event: &Event) {
+    pub fn hear(&mut self, event: &Event) {
+        self.record.hear(event);
         match event {
             Event::BackupSucceeded { backup, .. } => {
                 self.newest = Some(Newest::from(backup.clone()));
                 (self.running_since, self.broken_off) = (None, None);
             }
-            Event::BackupFailed { failure } => {
+            Event::BackupFailed { failure, .. } => {
                 self.failure = Some(Failure::now(failure));
                 (self.running_since, self.broken_off) = (None, None);
             }
@@ -94,7 +98,7 @@ impl Status {
             | Event::DrillStopped
             | Event::RunStarted { .. }
             | Event::RunEnded { .. } => {}
-            Event::RunFailed { failure } => self.fail(failure),
+            Event::RunFailed { failure, .. } => self.fail(event, failure),
         }
     }
 
@@ -109,12 +113,13 @@ impl Status {
             broken_off: time(&value["broken_off"]),
             next_fire: time(&value["next_fire"]),
             drill: drill(&value["last_drill"]),
+            record: Record::parse(&value["record"]),
             databases: each::parse(&value["databases"]),
         })
     }
 
     /// The status as JSON, for the file.
-    pub(super) fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         let mut json = json!({
             "version": env!("CARGO_PKG_VERSION"),
             "started": show(self.started),
@@ -125,6 +130,7 @@ impl Status {
             "broken_off": self.broken_off.map(show),
             "next_fire": self.next_fire.map(show),
             "last_drill": self.drill.as_ref().map(drill_json),
+            "record": self.record.json(),
         });
         if let Some(databases) = &self.databases {
             json["databases"] = each::json(databases);
@@ -133,7 +139,7 @@ impl Status {
     }
 }
 
-fn show(time: DateTime<Utc>) -> String {
+pub(super) fn show(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
@@ -165,7 +171,7 @@ pub(super) fn drill_json(of: &Drill) -> Value {
     json!({ "time": show(of.time), "success": of.result.as_ref().ok(), "failure": of.result.as_ref().err() })
 }
 
-fn time(value: &Value) -> Option<DateTime<Utc>> {
+pub(super) fn time(value: &Value) -> Option<DateTime<Utc>> {
     value.as_str()?.parse().ok()
 }
 

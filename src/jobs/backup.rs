@@ -4,6 +4,7 @@
 //! the dump itself showed that it is whole (`dump::proof`), gzip ended cleanly, age ended with status 0, and
 //! every part was acknowledged with its checksum. In all other cases there is no object at all.
 
+use std::cell::Cell;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use chrono::{TimeDelta, Utc};
 use log::warn;
 
 use super::restore::record;
-use super::{prune, recovery, survive, Event, Job};
+use super::{prune, recovery, survive, Event, Job, Step};
 use crate::base::process::{is_broken_pipe, Process};
 use crate::base::progress::{self, rate};
 use crate::base::units;
@@ -79,20 +80,24 @@ pub fn prepare(job: &Job) -> Result<Prepared> {
 /// Makes the backup, as [`run`] does. Drops `turn` as soon as the dump is done: what is left is the end of the
 /// upload, and pruning.
 pub fn carry_out<T>(job: &Job, prepared: Result<Prepared>, turn: T) -> Option<Backup> {
-    match prepared.and_then(|prepared| survive(|| attempt(job, prepared, turn))) {
+    let step = Cell::new(Step::Connect);
+    match prepared.and_then(|prepared| survive(|| attempt(job, prepared, turn, &step))) {
         Ok(backup) => Some(backup),
         Err(failure) => {
-            job.tell(&Event::BackupFailed { failure });
+            job.tell(&Event::BackupFailed { step: step.get(), failure });
             None
         }
     }
 }
 
-fn attempt<T>(job: &Job, prepared: Prepared, turn: T) -> Result<Backup> {
+/// Sets `step` to the step that it is in.
+fn attempt<T>(job: &Job, prepared: Prepared, turn: T, step: &Cell<Step>) -> Result<Backup> {
     let (started, prepared_in) = (Instant::now(), prepared.took);
     let Prepared { postgres, server, programs, properties, .. } = prepared;
     let store = &job.store;
+    step.set(Step::Bucket);
     let time = store.free_time(Utc::now()).context("cannot look into the bucket")?;
+    step.set(Step::Dump);
     let (format, encrypted) = (job.format, job.recipients.is_some());
     let begun = Backup { key: store.key(time, format, encrypted), time, format, encrypted, size: 0 };
     job.tell(&Event::BackupStarted {
@@ -112,7 +117,7 @@ fn attempt<T>(job: &Job, prepared: Prepared, turn: T) -> Result<Backup> {
     let shown = Arc::clone(&progress);
     let of = job.run.as_ref().map_or(String::new(), |_| format!(" of {}", job.subject()));
     let reporter = progress::report(move |elapsed| shown.line(&of, elapsed))?;
-    let run = Run { job, postgres: &postgres, programs: &programs, progress: &progress };
+    let run = Run { job, postgres: &postgres, programs: &programs, progress: &progress, step };
     let backup = run.dump_and_upload(&server, properties, begun, turn)?;
     drop(reporter);
 
@@ -142,6 +147,7 @@ struct Run<'a> {
     postgres: &'a Postgres,
     programs: &'a Programs,
     progress: &'a Progress,
+    step: &'a Cell<Step>,
 }
 
 impl Run<'_> {
@@ -177,6 +183,7 @@ impl Run<'_> {
         match whole {
             Ok((last, size)) => {
                 backup.size = size;
+                self.step.set(Step::Upload);
                 let uploaded = if last.number == 1 {
                     // No upload has begun.
                     upload.abort();
@@ -192,6 +199,7 @@ impl Run<'_> {
             Err(failure) => match (upload.abort(), job.shutdown.forced()) {
                 // The dump failed because the upload had failed. So the upload's failure is the cause.
                 (Some(cause), None) if is_broken_pipe(&failure) => {
+                    self.step.set(Step::Upload);
                     Err(cause.context("cannot upload the backup"))
                 }
                 _ => Err(failure),

@@ -6,10 +6,12 @@ use std::fmt;
 use std::time::Duration;
 
 use anyhow::Error;
-use log::{log, Level};
+use log::Level;
+use serde_json::{Map, Value};
 
 use super::prune::Pruning;
 use super::server::Summary;
+use super::step::Step;
 use crate::base::logging::{self, chain};
 use crate::base::progress::rate;
 use crate::base::units;
@@ -57,7 +59,9 @@ pub enum Event {
     },
     /// The backup failed.
     BackupFailed {
-        /// The step that failed, and why.
+        /// The step that failed.
+        step: Step,
+        /// What failed, and why.
         failure: Error,
     },
     /// A backup was deleted because the retention policy does not keep it.
@@ -118,7 +122,9 @@ pub enum Event {
     },
     /// A run over several databases could not begin.
     RunFailed {
-        /// Why.
+        /// The step that failed.
+        step: Step,
+        /// What failed, and why.
         failure: Error,
     },
 }
@@ -145,23 +151,21 @@ impl Event {
 
     /// Whether its line says what it is about in any case.
     fn names_its_subject(&self) -> bool {
-        matches!(
-            self,
-            Event::BackupStarted { .. }
-                | Event::BackupSucceeded { .. }
-                | Event::RunStarted { .. }
-                | Event::RunEnded { .. }
-                | Event::RunFailed { .. }
-        )
+        self.is_of_run() || matches!(self, Event::BackupStarted { .. } | Event::BackupSucceeded { .. })
+    }
+
+    /// Whether it is about a whole run over several databases.
+    fn is_of_run(&self) -> bool {
+        matches!(self, Event::RunStarted { .. } | Event::RunEnded { .. } | Event::RunFailed { .. })
     }
 
     /// What went wrong, if something did.
     fn failure(&self) -> Option<&Error> {
         match self {
-            Event::BackupFailed { failure }
+            Event::BackupFailed { failure, .. }
             | Event::PruneFailed { failure }
             | Event::DrillFailed { failure }
-            | Event::RunFailed { failure } => Some(failure),
+            | Event::RunFailed { failure, .. } => Some(failure),
             Event::BackupStarted { .. }
             | Event::BackupSucceeded { .. }
             | Event::Deleted { .. }
@@ -174,15 +178,94 @@ impl Event {
         }
     }
 
-    /// Writes the event's line to the log, and a failure's stack trace. If there are several databases, the
-    /// line begins with the one that it is `about`.
-    pub fn log(&self, about: Option<&str>) {
-        match about.filter(|_| !self.names_its_subject()) {
-            Some(about) => log!(self.level(), "{about}: {self}"),
-            None => log!(self.level(), "{self}"),
+    /// Writes the event to the log, with a failure's stack trace. If there are several databases, the line
+    /// begins with the one that it is `about`.
+    pub fn log(&self, about: Option<&str>, database: &str) {
+        let trace = self.failure().map(Error::backtrace);
+        let message = match about.filter(|_| !self.names_its_subject()) {
+            Some(about) => format!("{about}: {self}"),
+            None => self.to_string(),
+        };
+        logging::record(self.level(), &message, self.fields(database), trace);
+    }
+
+    /// What a program wants to know about the event: its name (`event`), and what it has of `database`, `key`,
+    /// `bytes`, `dumped_bytes`, `seconds`, `step`, `reason`, `error` and `causes`. A run over several databases
+    /// has `databases` instead, and at its end `succeeded`, `failed`, `skipped` and `globals`.
+    pub fn fields(&self, database: &str) -> Map<String, Value> {
+        let mut fields = Map::new();
+        let mut add = |name: &str, value: Value| fields.insert(name.to_owned(), value);
+        add("event", self.name().into());
+        if !self.is_of_run() {
+            add("database", database.into());
         }
-        if let Some(failure) = self.failure() {
-            logging::trace(failure.backtrace());
+        match self {
+            Event::BackupStarted { place, .. } => {
+                add("place", place.as_str().into());
+            }
+            Event::BackupSucceeded { backup, place, dumped, took, .. } => {
+                add("key", backup.key.as_str().into());
+                add("place", place.as_str().into());
+                add("bytes", backup.size.into());
+                add("dumped_bytes", (*dumped).into());
+                add("seconds", took.as_secs_f64().into());
+            }
+            Event::BackupFailed { step, .. } | Event::RunFailed { step, .. } => {
+                add("step", step.name().into());
+            }
+            Event::Deleted { decision, place } => {
+                add("key", decision.backup.key.as_str().into());
+                add("place", place.as_str().into());
+                add("bytes", decision.backup.size.into());
+                add("reason", decision.reason.as_str().into());
+            }
+            Event::PruneHeldBack { doubt } => {
+                add("reason", doubt.to_string().into());
+            }
+            Event::DrillStarted { backup, place, .. } => {
+                add("key", backup.key.as_str().into());
+                add("place", place.as_str().into());
+                add("bytes", backup.size.into());
+            }
+            Event::DrillSucceeded { backup, place, took, .. } => {
+                add("key", backup.key.as_str().into());
+                add("place", place.as_str().into());
+                add("bytes", backup.size.into());
+                add("seconds", took.as_secs_f64().into());
+            }
+            Event::RunStarted { databases } => {
+                add("databases", databases.clone().into());
+            }
+            Event::RunEnded { summary } => {
+                add("succeeded", summary.succeeded.into());
+                add("failed", summary.failed.clone().into());
+                add("skipped", summary.skipped.into());
+                add("globals", summary.globals.into());
+                add("bytes", summary.size.into());
+                add("seconds", summary.took.as_secs_f64().into());
+            }
+            Event::PruneFailed { .. } | Event::DrillFailed { .. } | Event::DrillStopped => {}
+        }
+        fields.extend(self.failure().map(logging::fields).unwrap_or_default());
+        fields
+    }
+
+    /// The event's name, for programs.
+    fn name(&self) -> &'static str {
+        match self {
+            Event::BackupStarted { .. } => "backup_started",
+            Event::BackupSucceeded { .. } => "backup_succeeded",
+            Event::BackupFailed { .. } => "backup_failed",
+            Event::Deleted { .. } => "backup_deleted",
+            Event::PruneFailed { .. } => "prune_failed",
+            Event::PruneHeldBack { .. } => "prune_held_back",
+            Event::DrillStarted { .. } => "drill_started",
+            Event::DrillSucceeded { .. } => "drill_succeeded",
+            Event::DrillFailed { .. } => "drill_failed",
+            Event::DrillStopped => "drill_stopped",
+            Event::RunStarted { .. } => "run_started",
+            Event::RunEnded { .. } => "run_ended",
+            Event::RunFailed { .. } => "run_failed",
         }
     }
 }
@@ -216,7 +299,7 @@ impl fmt::Display for Event {
                     rate(*dumped, *took)
                 )
             }
-            Event::BackupFailed { failure } => write!(f, "backup failed: {}", chain(failure)),
+            Event::BackupFailed { failure, .. } => write!(f, "backup failed: {}", chain(failure)),
             Event::Deleted { decision, place } => write!(f, "deleted {place} ({})", decision.reason),
             Event::PruneHeldBack { doubt } => write!(f, "pruning held back, nothing was deleted: {doubt}"),
             Event::PruneFailed { failure } => write!(f, "old backups were not pruned: {}", chain(failure)),
@@ -239,7 +322,7 @@ impl fmt::Display for Event {
                 write!(f, "the server has {count} to back up: {}", units::first_few(&named, databases.len()))
             }
             Event::RunEnded { summary } => write!(f, "{summary}"),
-            Event::RunFailed { failure } => write!(f, "no database was backed up: {}", chain(failure)),
+            Event::RunFailed { failure, .. } => write!(f, "no database was backed up: {}", chain(failure)),
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod prune;
 mod recovery;
 pub mod restore;
 pub mod server;
+mod step;
 
 use std::num::NonZeroUsize;
 use std::panic::{self, AssertUnwindSafe};
@@ -20,6 +21,7 @@ use std::time::Duration;
 use anyhow::{anyhow, Context, Result};
 
 pub use self::event::Event;
+pub use self::step::Step;
 use crate::base::secret::Redactor;
 use crate::base::shutdown::Shutdown;
 use crate::dump::age::{Identity, Recipients};
@@ -144,7 +146,8 @@ impl Job {
 
     /// Logs an event and passes it to all listeners.
     fn tell(&self, event: &Event) {
-        event.log(self.run.as_ref().map(|_| self.subject()).as_deref());
+        let about = self.run.as_ref().map(|_| self.subject());
+        event.log(about.as_deref(), &self.database);
         for listener in &self.listeners {
             listener(Some(self), event);
         }

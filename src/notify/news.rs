@@ -117,12 +117,12 @@ impl News {
                     units::duration(*took)
                 );
             }
-            Event::BackupFailed { failure } => {
+            Event::BackupFailed { failure, .. } => {
                 news.kind = Kind::BackupFailed;
                 news.text =
                     news.failed(&format!("backup of database \"{name}\" failed"), clean(chain(failure)));
             }
-            Event::RunFailed { failure } => {
+            Event::RunFailed { failure, .. } => {
                 news.kind = Kind::BackupFailed;
                 news.text = news.failed("no database was backed up", clean(chain(failure)));
             }

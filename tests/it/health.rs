@@ -43,6 +43,13 @@ fn health_tells_of_a_daemon_from_its_first_backup_to_its_end() {
     running.wait_for_log("backup succeeded");
     let sentence = wait_for_health(&pgkeep, 0, "the newest backup is of");
     assert!(sentence.contains("; next at ") && sentence.lines().count() == 1, "{sentence}");
+    let told = pgkeep.succeed(&["status"]).stdout;
+    for line in ["last run        succeeded at ", "next run ", "failures        0 of 1 runs\n"] {
+        assert!(told.contains(line), "{line}: {told}");
+    }
+    let told: serde_json::Value =
+        serde_json::from_str(&pgkeep.succeed(&["status", "--json"]).stdout).expect("JSON");
+    assert_eq!(told["record"]["succeeded"], 1, "{told}");
     running.signal(Signal::TERM);
     assert_eq!(running.wait(), 0);
     wait_for_health(&pgkeep, 1, "the daemon is not running");

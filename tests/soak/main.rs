@@ -65,7 +65,7 @@ fn main() {
 /// it, whose schedule could not fire so often.
 fn work() {
     let config = Config::load(false).expect("a configuration");
-    let _log = logging::start(config.log_level());
+    let _log = logging::start(config.log_level(), config.log_format());
     // The first stack trace reads the program's debugging information into memory, and keeps it.
     let _ = Backtrace::force_capture().to_string();
     let shutdown = Shutdown::install().expect("signals");

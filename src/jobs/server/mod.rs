@@ -20,7 +20,7 @@ use self::names::Choice;
 pub use self::names::{List, Names};
 pub use self::summary::Summary;
 use self::turns::Turns;
-use super::{backup, drill, prune, survive, Event, Job};
+use super::{backup, drill, prune, survive, Event, Job, Step};
 use crate::base::units;
 use crate::postgres::Clients;
 use crate::s3::{Client, PendingUpload};
@@ -59,8 +59,19 @@ pub struct Run {
     pub cluster: Option<String>,
 }
 
-/// The newest backup of each database. If there is only one database, its name is empty.
-pub type NewestOf = BTreeMap<String, Option<Backup>>;
+/// What the bucket has of one database.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// The newest backup.
+    pub newest: Option<Backup>,
+    /// How many backups there are.
+    pub number: u64,
+    /// Their size in bytes.
+    pub size: u64,
+}
+
+/// What the bucket has of each database. If there is only one database, its name is empty.
+pub type FoundOf = BTreeMap<String, Found>;
 
 impl Source {
     /// Makes one backup of each database, and prunes. Returns whether all succeeded; if not, an [`Event`] says
@@ -76,7 +87,7 @@ impl Source {
                 success
             }
             Err(failure) => {
-                self.job.tell(&Event::RunFailed { failure });
+                self.job.tell(&Event::RunFailed { step: Step::Connect, failure });
                 false
             }
         }
@@ -107,7 +118,7 @@ impl Source {
             let failure = anyhow!(
                 "BACKUP_DATABASES names it, and the server does not have it (or it is a template, or allows no connection)"
             );
-            template.of(name).tell(&Event::BackupFailed { failure });
+            template.of(name).tell(&Event::BackupFailed { step: Step::Connect, failure });
         }
         let globals = several.globals.then(|| template.of_globals());
         let jobs: Vec<Job> =
@@ -215,21 +226,21 @@ impl Source {
         Ok(all)
     }
 
-    /// The newest backup of each database, through `client`.
+    /// What the bucket has of each database, through `client`.
     ///
     /// # Errors
     /// The bucket cannot be read.
-    pub fn newest(&self, client: Client) -> Result<NewestOf> {
+    pub fn find(&self, client: Client) -> Result<FoundOf> {
         let store = self.job.store.with_client(client);
         let looking = "cannot look into the bucket";
         let Some(several) = &self.several else {
-            return Ok([(String::new(), newest_of(&store.list().context(looking)?))].into());
+            return Ok([(String::new(), Found::of(&store.list().context(looking)?))].into());
         };
         let found = store.list_all().context(looking)?;
-        let mut all: NewestOf = found
+        let mut all: FoundOf = found
             .iter()
             .filter(|(name, _)| several.names.mean(name))
-            .map(|(name, of)| (name.clone(), newest_of(of)))
+            .map(|(name, of)| (name.clone(), Found::of(of)))
             .collect();
         // Backups of what is gone say nothing about today.
         match self.job.clients().and_then(|clients| self.job.postgres(&clients).database_names()) {
@@ -244,7 +255,7 @@ impl Source {
             Err(failure) => warn!("which databases the server has is not known yet: {failure:#}"),
         }
         if several.globals {
-            all.insert(GLOBALS.to_owned(), newest_of(&store.of_globals().list().context(looking)?));
+            all.insert(GLOBALS.to_owned(), Found::of(&store.of_globals().list().context(looking)?));
         }
         Ok(all)
     }
@@ -282,6 +293,13 @@ pub fn each<T: Send>(
 /// The newest backup of a job, if there is one.
 pub fn newest(job: &Job) -> Result<Option<Backup>> {
     Ok(newest_of(&job.store.list().context("cannot list the backups")?))
+}
+
+impl Found {
+    fn of(backups: &[Backup]) -> Self {
+        let size = backups.iter().map(|backup| backup.size).sum();
+        Found { newest: newest_of(backups), number: backups.len() as u64, size }
+    }
 }
 
 fn newest_of(backups: &[Backup]) -> Option<Backup> {
