@@ -6,7 +6,7 @@ mod support;
 
 use std::time::Duration;
 
-use measure::{median, run, Cost};
+use measure::{middle, ratio, rounds, run, Cost};
 use support::pgkeep::Pgkeep;
 use support::postgres::{self, noise};
 use support::proxy::Distance;
@@ -50,17 +50,18 @@ fn main() {
         let far = pgkeep.clone().with("S3_URL", &url);
         let get = || far.command(&["get", "latest", "-o", file.to_str().expect("UTF-8")]);
         let distance = format!("{milliseconds} ms, {megabytes} MB/s");
-        let base = median(|| anew(&aws));
-        report(&distance, "`aws s3 cp`", base, base);
-        report(&distance, "**`pgkeep get`**", median(|| anew(&get)), base);
+        let costs = rounds(&[&|| anew(&aws), &|| anew(&get)]);
+        report(&distance, "`aws s3 cp`", &costs[0], &costs[0]);
+        report(&distance, "**`pgkeep get`**", &costs[1], &costs[0]);
     }
 }
 
-fn report(distance: &str, name: &str, cost: Cost, base: Cost) {
+fn report(distance: &str, name: &str, costs: &[Cost], base: &[Cost]) {
+    let cost = middle(costs);
     println!(
         "| {distance} | {name} | {:.1} s | {:.2} × | {:.0} MB |",
         cost.wall,
-        cost.wall / base.wall,
+        ratio(costs, base),
         cost.memory / 1e6
     );
 }

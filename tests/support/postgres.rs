@@ -334,33 +334,38 @@ pub const SHOP: &str = r"
         FROM generate_series(1, 5000) n;
 ";
 
-/// About 240 MB of rows as applications have them.
-pub const EVENTS: &str = "
-    CREATE TABLE events AS
-        SELECT n AS id, now() - n * interval '1 second' AS at, md5(n::text) AS session,
-               'visited /products/' || n % 977 || ' from ' || n % 255 || '.0.0.1' AS what
-        FROM generate_series(1, 2400000) n;
-    ALTER TABLE events ADD PRIMARY KEY (id);
-";
+/// Rows as applications have them; a million are about 100 MB.
+pub fn events(rows: u32) -> String {
+    format!(
+        "CREATE TABLE events AS
+             SELECT n AS id, now() - n * interval '1 second' AS at, md5(n::text) AS session,
+                    'visited /products/' || n % 977 || ' from ' || n % 255 || '.0.0.1' AS what
+             FROM generate_series(1, {rows}) n;
+         ALTER TABLE events ADD PRIMARY KEY (id)"
+    )
+}
 
-/// About 300 MB of orders as an application's API has them.
-pub const DOCUMENTS: &str = "
-    CREATE TABLE documents AS
-        SELECT n AS id, now() - n * interval '7 seconds' AS changed, (n * 7919 % 1000000) / 100.0 AS total,
-               jsonb_build_object('customer', n % 9973, 'name', 'Customer number ' || n % 9973, 'status',
-                   (ARRAY['new', 'paid', 'sent', 'returned'])[1 + n % 4], 'lines', jsonb_build_array(
-                       jsonb_build_object('article', n * 31 % 4999, 'count', 1 + n % 5, 'price', n % 97 + 0.99),
-                       jsonb_build_object('article', n * 37 % 4999, 'count', 1 + n % 3, 'price', n % 89 + 0.49))) AS document
-        FROM generate_series(1, 900000::bigint) n;
-    ALTER TABLE documents ADD PRIMARY KEY (id);
-    CREATE INDEX ON documents (changed);
-";
+/// Orders as an application's API has them; a million are about 330 MB.
+pub fn documents(rows: u32) -> String {
+    format!(
+        "CREATE TABLE documents AS
+             SELECT n AS id, now() - n * interval '7 seconds' AS changed, (n * 7919 % 1000000) / 100.0 AS total,
+                    jsonb_build_object('customer', n % 9973, 'name', 'Customer number ' || n % 9973, 'status',
+                        (ARRAY['new', 'paid', 'sent', 'returned'])[1 + n % 4], 'lines', jsonb_build_array(
+                            jsonb_build_object('article', n * 31 % 4999, 'count', 1 + n % 5, 'price', n % 97 + 0.99),
+                            jsonb_build_object('article', n * 37 % 4999, 'count', 1 + n % 3, 'price', n % 89 + 0.49)
+                        )) AS document
+             FROM generate_series(1, {rows}::bigint) n;
+         ALTER TABLE documents ADD PRIMARY KEY (id);
+         CREATE INDEX ON documents (changed)"
+    )
+}
 
-/// Rows that do not compress: `megabytes` of them.
+/// Rows that do not compress: `megabytes` of them. Each row has 1,024 parts, and none is in another row too.
 pub fn noise(megabytes: u32) -> String {
     format!(
         "CREATE TABLE noise AS
-             SELECT n, (SELECT string_agg(sha512((n * 1000 + part)::text::bytea), ''::bytea)
+             SELECT n, (SELECT string_agg(sha512((n * 2000 + part)::text::bytea), ''::bytea)
                         FROM generate_series(1, 1024) part) AS bytes
              FROM generate_series(1, {megabytes} * 16) n"
     )
