@@ -1,5 +1,5 @@
 //! `make bench`: pgkeep's gzip against flate2's encoder, gzip and pigz, on what pg_dump writes of a database
-//! with rows as applications have them. Medians of five, and everything as a ratio to gzip -6.
+//! with rows as applications have them. Medians of five rounds, and everything as a ratio to gzip -6 in the same round.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -46,22 +46,52 @@ fn main() {
     println!("{} MB of dump, two threads where there are several", data.len() / 1_000_000);
 
     let threads = [1, 2].map(|threads| NonZeroUsize::new(threads).expect("some"));
-    let base = report("gzip -6", None, || program(&dump, "gzip", &["-6", "-c"]));
+    let mut contenders: Vec<(String, Box<dyn Fn() -> u64 + '_>)> =
+        vec![("gzip -6".into(), Box::new(|| program(&dump, "gzip", &["-6", "-c"])))];
     if Command::new("pigz").arg("--version").output().is_ok() {
-        report("pigz -6 -p 2", Some(base), || program(&dump, "pigz", &["-6", "-p", "2", "-c"]));
+        let pigz = || program(&dump, "pigz", &["-6", "-p", "2", "-c"]);
+        contenders.push(("pigz -6 -p 2".into(), Box::new(pigz)));
     } else {
         println!("pigz is not installed");
     }
+    let data = &data;
     for level in [1, 2, 3, 4, 5, 6, 9] {
-        report(&format!("flate2 {level}"), Some(base), || {
-            let mut encoder = GzEncoder::new(Count(0), Compression::new(level));
-            data.chunks(65_536).for_each(|chunk| encoder.write_all(chunk).expect("it counts"));
-            encoder.finish().expect("it counts").0
-        });
+        contenders.push((format!("flate2 {level}"), Box::new(move || flate2(data, level))));
         for count in threads {
-            report(&format!("pgkeep {level}, threads: {count}"), Some(base), || pgkeep(&data, level, count));
+            let name = format!("pgkeep {level}, threads: {count}");
+            contenders.push((name, Box::new(move || pgkeep(data, level, count))));
         }
     }
+    // All take turns, round by round, as in the other benches.
+    let mut measured = vec![(Vec::new(), 0); contenders.len()];
+    for _ in 0..RUNS {
+        for ((_, run), (times, size)) in contenders.iter().zip(&mut measured) {
+            let started = Instant::now();
+            *size = run();
+            times.push(started.elapsed().as_secs_f64());
+        }
+    }
+    let (base, base_size) = &measured[0];
+    for ((name, _), (times, size)) in contenders.iter().zip(&measured) {
+        println!(
+            "{name:<22} {:>6.2} s, {:>5.2} of gzip -6; size {:>5.3} of it",
+            median(times.iter().copied()),
+            median(times.iter().zip(base).map(|(time, base)| time / base)),
+            *size as f64 / *base_size as f64
+        );
+    }
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn flate2(data: &[u8], level: u32) -> u64 {
+    let mut encoder = GzEncoder::new(Count(0), Compression::new(level));
+    data.chunks(65_536).for_each(|chunk| encoder.write_all(chunk).expect("it counts"));
+    encoder.finish().expect("it counts").0
 }
 
 fn pgkeep(data: &[u8], level: u32, threads: NonZeroUsize) -> u64 {
@@ -84,25 +114,4 @@ fn program(dump: &tempfile::NamedTempFile, name: &str, arguments: &[&str]) -> u6
     let count = std::io::copy(&mut child.stdout.take().expect("its output"), &mut std::io::sink());
     assert!(child.wait().expect("its end").success());
     count.expect("its output")
-}
-
-/// Prints a line; answers with seconds and bytes.
-fn report(name: &str, base: Option<(f64, u64)>, run: impl Fn() -> u64) -> (f64, u64) {
-    let mut size = 0;
-    let mut times: Vec<f64> = (0..RUNS)
-        .map(|_| {
-            let started = Instant::now();
-            size = run();
-            started.elapsed().as_secs_f64()
-        })
-        .collect();
-    times.sort_by(f64::total_cmp);
-    let median = times[RUNS / 2];
-    let (time, bytes) = base.unwrap_or((median, size));
-    println!(
-        "{name:<22} {median:>6.2} s, {:>5.2} of gzip -6; size {:>5.3} of it",
-        median / time,
-        size as f64 / bytes as f64
-    );
-    (median, size)
 }

@@ -87,14 +87,36 @@ mod tests {
     }
 
     #[test]
-    fn a_few_per_cent_of_repeats_are_enough() {
+    fn a_few_per_cent_of_repeats_are_enough_and_fewer_are_not() {
         let mut random = fastrand::Rng::with_seed(7);
-        let mut rows = Vec::new();
-        while rows.len() < 200_000 {
-            rows.extend(digits(&mut random, 1000));
-            rows.extend_from_slice(b"\t2026-11-23 03:00:00+00\torder was sent to the customer\n");
+        // Between 50 bytes that were there once before, so many that are new.
+        let mut rows = |new| {
+            let mut rows = digits(&mut random, WINDOW);
+            while rows.len() < 300_000 {
+                let from = rows.len() - random.usize(1000..WINDOW - 1000);
+                rows.extend_from_within(from..from + 50);
+                rows.extend(digits(&mut random, new));
+            }
+            rows
+        };
+        assert!(repeats(&rows(950), WINDOW));
+        assert!(!repeats(&rows(3950), WINDOW));
+    }
+
+    #[test]
+    fn no_distance_of_repeats_is_overlooked() {
+        let mut random = fastrand::Rng::with_seed(8);
+        for (before, longer) in
+            (0..REMEMBER).flat_map(|before| (0..REMEMBER).map(move |longer| (before, longer)))
+        {
+            let (before, value) = (digits(&mut random, before), digits(&mut random, 4000 + longer));
+            let start = before.len() + value.len();
+            assert!(
+                repeats(&[&before[..], &value, &value].concat(), start),
+                "{} bytes, {start}",
+                value.len()
+            );
         }
-        assert!(repeats(&rows, 0));
     }
 
     #[test]

@@ -203,7 +203,9 @@ fn a_statement_that_fails_is_shown_without_the_passwords_in_it() {
                 Pgkeep::new(&database, &s3).with("BACKUP_FORMAT", format).with("PGPASSWORD", PASSWORD);
             pgkeep.succeed(&["backup"]);
             let to = to.replace("user=postgres", &format!("user={user}"));
-            let log = pgkeep.with("BACKUP_LOG_LEVEL", "debug").fail(&["restore", "latest", "--to", &to]).log;
+            // What is recorded would already say which roles are missing.
+            let copy = s3.copy_without_metadata(&database);
+            let log = pgkeep.with("BACKUP_LOG_LEVEL", "debug").fail(&["restore", &copy, "--to", &to]).log;
             assert!(log.contains(reason) && log.contains(shown), "{what}, {format}: {log}");
             assert!(!log.contains("CANARY"), "{what}, {format}: {log}");
         }

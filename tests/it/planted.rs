@@ -266,8 +266,9 @@ fn large_objects_are_restored_with_all_the_rest_or_not_at_all() {
     let pgkeep = Pgkeep::new(&database, &s3);
     pgkeep.succeed(&["backup"]);
     server.psql(&database, "DROP OWNED BY objects_reader; DROP ROLE objects_reader");
-    // The grants come behind the large objects.
-    let log = pgkeep.fail(&["restore", "latest", "--database", &empty]).log;
+    // The grants come behind the large objects. What is recorded would already say which role is missing.
+    let copy = s3.copy_without_metadata(&database);
+    let log = pgkeep.fail(&["restore", &copy, "--database", &empty]).log;
     assert!(log.contains("role \"objects_reader\" does not exist"), "{log}");
     assert_eq!(server.psql(&empty, "SELECT count(*) FROM pg_largeobject_metadata"), "0");
     assert_eq!(server.contents(&empty).0, "");

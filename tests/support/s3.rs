@@ -289,6 +289,17 @@ impl Server {
         file.persist(path).expect("the object");
     }
 
+    /// Copies the newest backup of a database to an older name, and loses its metadata, as copies do. Answers with
+    /// the key.
+    pub fn copy_without_metadata(&self, database: &str) -> String {
+        let folder = format!("{database}/");
+        let newest = self.objects().into_keys().rfind(|key| key.starts_with(&folder)).expect("a backup");
+        let (_, extension) = newest.split_once('.').expect("an extension");
+        let copy = format!("{database}/{database}_2020-01-01_00-00-00.{extension}");
+        self.plant(&copy, &fs::read(self.path(&newest)).expect("the backup"));
+        copy
+    }
+
     /// Multipart uploads that were neither completed nor aborted: this server keeps them as files.
     pub fn pending_uploads(&self) -> Vec<String> {
         let names = fs::read_dir(self.directory.path()).expect("the server's files");

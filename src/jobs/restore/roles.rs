@@ -23,7 +23,8 @@ pub fn provide(job: &Job, databases: &Databases, recorded: Option<&Properties>, 
     ensure!(
         allowed,
         "the backup needs roles that the server does not have: {}; --create-roles makes them as the newest backup of the \
-         globals says (BACKUP_GLOBALS), else without any right and password",
+         globals says (BACKUP_GLOBALS), else without any right and password; of a backup in the custom format, --no-owner and \
+         --no-privileges restore what needs none of them",
         missing.join(", ")
     );
     let globals = match newest(job, None)? {
