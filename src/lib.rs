@@ -13,7 +13,7 @@
 //! | `main.rs` | parse, load, start the log, run one command, exit status |
 //! | `commands` | one file for each command: its options, its help, what it prints |
 //! | `config` | environment → jobs; the table of variables |
-//! | `daemon` | the loop, `BACKUP_ON_START`, the status file |
+//! | `daemon` | the loop, `BACKUP_ON_START`, the status file, health, metrics |
 //! | `jobs` | what is done for one database: backup, prune, restore, drill; `Job`, `Event` |
 //! | `store` | the bucket as backups: key grammar, listing, selection, retention |
 //! | `dump` | a dump's bytes, in both directions: gzip, spool, gunzip, proof |
