@@ -13,7 +13,7 @@
 //! | `main.rs` | parse, load, start the log, run one command, exit status |
 //! | `commands` | one file for each command: its options, its help, what it prints |
 //! | `config` | environment → jobs; the table of variables |
-//! | `daemon` | the loop, `BACKUP_ON_START`, the status file |
+//! | `daemon` | the loop, `BACKUP_ON_START`, the status file, health, metrics |
 //! | `notify` | who hears of an event: heartbeats, a webhook |
 //! | `jobs` | what is done for one database: backup, prune, restore, drill; `jobs/server`: for several; `Job`, `Event` |
 //! | `store` | the bucket as backups: key grammar, listing, selection, retention |

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -112,6 +113,24 @@ fn a_scrape_tells_of_each_backup_and_hostile_clients_do_not_disturb_it() {
     running.signal(Signal::TERM);
     assert_eq!(running.wait(), 0);
     assert_eq!(pgkeep.spool.path().read_dir().expect("the spool's directory").count(), 0);
+}
+
+#[test]
+fn the_alerts_and_the_dashboard_ask_for_metrics_that_exist_and_the_alerts_fire() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let source = include_str!("../../src/daemon/metrics.rs");
+    for name in ["prometheus-alerts.yml", "prometheus-alerts.test.yml", "grafana-dashboard.json"] {
+        let text = fs::read_to_string(docs.join(name)).expect("a document");
+        let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+        for word in words.filter(|word| word.starts_with("pgkeep_")) {
+            assert!(source.contains(&format!("\"{word}\"")), "{name} asks for {word}");
+        }
+    }
+    let rules = docs.join("prometheus-alerts.test.yml");
+    match Command::new("promtool").args(["test", "rules"]).arg(rules).output() {
+        Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr)),
+        Err(_) => eprintln!("SKIPPED: promtool test rules; Prometheus is not installed"),
+    }
 }
 
 #[test]
