@@ -67,7 +67,7 @@ fn each_problem_names_its_variable_and_a_right_value() {
         ("BACKUP_PG_BIN", "/nowhere", "no pg_dump"),
         ("BACKUP_ON_START", "yes", "false, true, or missed"),
         ("BACKUP_COMPRESSION_LEVEL", "0", "from 1 to 9"),
-        ("BACKUP_COMPRESSION_LEVEL", "10", "BACKUP_COMPRESSION_LEVEL=3"),
+        ("BACKUP_COMPRESSION_LEVEL", "10", "BACKUP_COMPRESSION_LEVEL=6"),
         ("BACKUP_THREADS", "two", "whole number"),
         ("BACKUP_DATABASES", "a,,b", "BACKUP_DATABASES='app,shop_*'"),
         ("BACKUP_EXCLUDE_DATABASES", "*_test", "BACKUP_DATABASES is not"),

@@ -2,7 +2,7 @@
 //!
 //! It works as pigz does. Each block uses the last 32 KiB of the block before as its dictionary and ends with
 //! a sync flush, so the blocks are one deflate stream (RFC 1951), with one header and one trailer (RFC 1952).
-//! A block that repeats nothing (`dump::repeats`) is compressed without matches.
+//! Level 1 is pgkeep's own encoder (`dump::deflate`), the others are zlib's.
 //!
 //! One member for each block would be simpler, but it is a trap: a file that is cut between two members
 //! passes `gzip -t`, and some readers stop after the first member.
@@ -17,6 +17,7 @@ use std::thread;
 use flate2::Crc;
 use zlib_rs::{Deflate, DeflateConfig, DeflateFlush, Status, Strategy};
 
+use super::deflate::Encoder;
 use super::repeats::repeats;
 
 /// Larger blocks cost memory. Smaller blocks compress worse, and their dictionaries take more time.
@@ -163,14 +164,24 @@ fn panicked() -> io::Error {
 }
 
 fn work(queue: &Mutex<Receiver<Job>>, level: u32) {
-    // Less than zero: without zlib's header.
-    let config = DeflateConfig { level: level as i32, window_bits: -15, ..DeflateConfig::default() };
-    let mut matching = Deflate::new_with_config(config);
-    let mut plain = Deflate::new_with_config(DeflateConfig { strategy: Strategy::HuffmanOnly, ..config });
+    let mut compress: Box<dyn FnMut(&mut Job)> = match level {
+        1 => {
+            let mut encoder = Encoder::default();
+            Box::new(move |job| {
+                encoder.compress(&job.input[..job.filled], job.dictionary, job.last, &mut job.output)
+            })
+        }
+        _ => {
+            let mut zlib = Zlib::new(level);
+            Box::new(move |job| zlib.compress(job))
+        }
+    };
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(mut job) = job else { return };
-        compress(&mut matching, &mut plain, &mut job);
+        job.sum.update(&job.input[job.dictionary..job.filled]);
+        job.output.clear();
+        compress(&mut job);
         if let Some(done) = job.done.take() {
             // If the backup has failed, nobody waits for the block any more.
             let _ = done.send(job);
@@ -178,28 +189,45 @@ fn work(queue: &Mutex<Receiver<Job>>, level: u32) {
     }
 }
 
-/// Compresses a block with one of two engines: `plain` looks for no matches.
-fn compress(matching: &mut Deflate, plain: &mut Deflate, job: &mut Job) {
-    let (dictionary, data) = job.input[..job.filled].split_at(job.dictionary);
-    job.sum.update(data);
-    let engine = if repeats(&job.input[..job.filled], job.dictionary) { matching } else { plain };
-    engine.reset();
-    if !dictionary.is_empty() {
-        engine.set_dictionary(dictionary).expect("a raw stream takes a dictionary at its beginning");
+/// zlib's encoder. A block that repeats nothing (`dump::repeats`) is compressed without matches.
+struct Zlib {
+    matching: Deflate,
+    plain: Deflate,
+}
+
+impl Zlib {
+    fn new(level: u32) -> Self {
+        // Less than zero: without zlib's header.
+        let config = DeflateConfig { level: level as i32, window_bits: -15, ..DeflateConfig::default() };
+        let plain = DeflateConfig { strategy: Strategy::HuffmanOnly, ..config };
+        Zlib { matching: Deflate::new_with_config(config), plain: Deflate::new_with_config(plain) }
     }
-    let flush = if job.last { DeflateFlush::Finish } else { DeflateFlush::SyncFlush };
-    let (mut taken, mut made) = (0, 0);
-    loop {
-        job.output.resize(made + STEP, 0);
-        let (before, after) = (engine.total_in(), engine.total_out());
-        let status =
-            engine.compress(&data[taken..], &mut job.output[made..], flush).expect("the stream is in order");
-        let count = |total: u64| usize::try_from(total).expect("less than a block");
-        taken += count(engine.total_in() - before);
-        made += count(engine.total_out() - after);
-        // If there is space left, nothing is held back.
-        if status == Status::StreamEnd || (!job.last && made < job.output.len()) {
-            return job.output.truncate(made);
+
+    fn compress(&mut self, job: &mut Job) {
+        let (dictionary, data) = job.input[..job.filled].split_at(job.dictionary);
+        let engine = match repeats(&job.input[..job.filled], job.dictionary) {
+            true => &mut self.matching,
+            false => &mut self.plain,
+        };
+        engine.reset();
+        if !dictionary.is_empty() {
+            engine.set_dictionary(dictionary).expect("a raw stream takes a dictionary at its beginning");
+        }
+        let flush = if job.last { DeflateFlush::Finish } else { DeflateFlush::SyncFlush };
+        let (mut taken, mut made) = (0, 0);
+        loop {
+            job.output.resize(made + STEP, 0);
+            let (before, after) = (engine.total_in(), engine.total_out());
+            let status = engine
+                .compress(&data[taken..], &mut job.output[made..], flush)
+                .expect("the stream is in order");
+            let count = |total: u64| usize::try_from(total).expect("less than a block");
+            taken += count(engine.total_in() - before);
+            made += count(engine.total_out() - after);
+            // If there is space left, nothing is held back.
+            if status == Status::StreamEnd || (!job.last && made < job.output.len()) {
+                return job.output.truncate(made);
+            }
         }
     }
 }
@@ -224,6 +252,15 @@ mod tests {
             data = &data[count..];
         }
         gzip.finish().unwrap()
+    }
+
+    /// Often the one that is not zlib's.
+    fn level(random: &mut fastrand::Rng) -> u32 {
+        if random.bool() {
+            1
+        } else {
+            random.u32(2..=9)
+        }
     }
 
     /// Reads the one member, with a decoder that stops after the first member.
@@ -264,7 +301,7 @@ mod tests {
         let around = edges.into_iter().flat_map(|edge| [edge.saturating_sub(1), edge, edge + 1]);
         let anything: Vec<usize> = (0..40).map(|_| random.usize(0..all.len())).collect();
         for length in around.chain(anything) {
-            let (piece, level, threads) = (random.usize(1..300_000), random.u32(1..=9), random.usize(1..=4));
+            let (piece, level, threads) = (random.usize(1..300_000), level(&mut random), random.usize(1..=4));
             let data = &all[..length];
             let file = gzip(data, piece, level, threads);
             assert!(gunzip(&file) == data, "{length} bytes, by {piece}, level {level}, {threads} threads");
@@ -305,7 +342,7 @@ mod tests {
         let mut random = fastrand::Rng::with_seed(23);
         for round in 0..12 {
             let data = blocks(&mut random);
-            let written = gzip(&data, random.usize(1..300_000), random.u32(1..=9), random.usize(1..=3));
+            let written = gzip(&data, random.usize(1..300_000), level(&mut random), random.usize(1..=3));
             assert!(gunzip(&written) == data, "round {round}");
             let mut all = Vec::new();
             MultiGzDecoder::new(&written[..]).read_to_end(&mut all).unwrap();
@@ -325,11 +362,13 @@ mod tests {
     fn random_digits_take_hardly_more_than_four_bits_each() {
         let mut random = fastrand::Rng::with_seed(29);
         let digits: Vec<u8> = (0..4 * BLOCK).map(|_| b"0123456789abcdef"[random.usize(0..16)]).collect();
-        let written = gzip(&digits, BLOCK, 3, 2);
-        assert!(gunzip(&written) == digits);
-        // With matches it is 0.53.
-        let ratio = written.len() as f64 / digits.len() as f64;
-        assert!(ratio < 0.515, "{ratio}");
+        for level in [1, 3] {
+            let written = gzip(&digits, BLOCK, level, 2);
+            assert!(gunzip(&written) == digits);
+            // With zlib's matches it is 0.53.
+            let ratio = written.len() as f64 / digits.len() as f64;
+            assert!(ratio < 0.515, "level {level}: {ratio}");
+        }
     }
 
     #[test]

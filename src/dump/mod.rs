@@ -2,6 +2,7 @@
 
 pub mod age;
 pub mod archive;
+pub mod deflate;
 pub mod gunzip;
 pub mod gzip;
 pub mod proof;
