@@ -170,14 +170,14 @@ fn counting_is_no_judge_of_a_restore() {
     let (server, s3) = (Server::start(postgres::bin()), s3::Server::start());
     server.psql(
         "postgres",
-        "CREATE ROLE counter LOGIN CREATEDB PASSWORD 'of the counter'; ALTER ROLE counter SET statement_timeout = '1ms';
-         ALTER ROLE counter SET default_transaction_read_only = on",
+        "CREATE ROLE counter LOGIN CREATEDB PASSWORD 'of the counter'; ALTER ROLE counter SET statement_timeout = '25ms';
+         ALTER ROLE counter SET max_parallel_workers_per_gather = 0; ALTER ROLE counter SET default_transaction_read_only = on",
     );
     server.create_database("counted");
     server.psql("postgres", "ALTER DATABASE counted OWNER TO counter");
     server.psql(
         "counted",
-        "SET ROLE counter; CREATE TABLE open AS SELECT generate_series(1, 10) n; CREATE TABLE forced AS SELECT 1 n;
+        "SET ROLE counter; CREATE TABLE open AS SELECT generate_series(1, 2000000) n; CREATE TABLE forced AS SELECT 1 n;
          CREATE TABLE revoked AS SELECT 1 n;
          ALTER TABLE forced ENABLE ROW LEVEL SECURITY; ALTER TABLE forced FORCE ROW LEVEL SECURITY;
          CREATE POLICY none ON forced USING (n > 1); REVOKE SELECT ON revoked FROM counter",
@@ -188,17 +188,25 @@ fn counting_is_no_judge_of_a_restore() {
     let counter =
         format!("host=127.0.0.1 port={} user=counter password='of the counter' dbname=counted", server.port);
     let pgkeep = Pgkeep::new("counted", &s3).with("POSTGRES_CONNECTION_STRING", &counter);
-    let outcome = pgkeep.succeed(&["restore", "latest", "--database", "anew"]);
+    // A question waits for this lock, and the rows of `open` take long to count: both longer than the role's timeout.
+    server.psql("postgres", "CREATE DATABASE anew OWNER counter");
+    let outcome = thread::scope(|scope| {
+        scope
+            .spawn(|| server.psql("anew", "BEGIN; LOCK pg_largeobject_metadata; SELECT pg_sleep(2); COMMIT"));
+        let held = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(2)%' AND pid <> pg_backend_pid()";
+        while server.psql("postgres", held) == "0" {}
+        pgkeep.succeed(&["restore", "latest", "--database", "anew"])
+    });
     let row = |table: &str, rows: &str| {
         let line =
             outcome.stdout.lines().find(|line| line.starts_with(&format!("public.{table} "))).expect("a row");
         assert!(line.ends_with(&format!(" {rows}")), "{line}");
     };
-    row("open", "10");
+    row("open", "2000000");
     row("forced", "?");
     row("revoked", "?");
     assert!(outcome.log.contains("public.forced, public.revoked could not be counted"), "{}", outcome.log);
-    assert_eq!(server.psql("anew", "SELECT count(*) FROM open"), "10");
+    assert_eq!(server.psql("anew", "SELECT count(*) FROM open"), "2000000");
 }
 
 #[test]
