@@ -109,7 +109,7 @@ impl Databases {
         // at the end is written together with everything before it. Settings of a role in a database win over
         // all other settings.
         let (database, comment) = (identifier(name), literal(comment));
-        self.query(&format!(
+        self.change(&format!(
             "COMMENT ON DATABASE {database} IS {comment};
              ALTER ROLE CURRENT_USER IN DATABASE {database} SET synchronous_commit TO off;
              ALTER ROLE CURRENT_USER IN DATABASE {database} SET default_transaction_read_only TO off;"
@@ -130,7 +130,7 @@ impl Databases {
     /// it its final properties. What this server refuses is logged.
     pub fn adopt(&self, name: &str, properties: Option<&Properties>) -> Result<()> {
         let database = identifier(name);
-        self.query(&format!(
+        self.change(&format!(
             "ALTER ROLE CURRENT_USER IN DATABASE {database} RESET ALL; COMMENT ON DATABASE {database} IS NULL;"
         ))?;
         let Some(properties) = properties else { return Ok(()) };
@@ -138,7 +138,7 @@ impl Databases {
             warn!("not all properties of the database were recorded with its backup: look at its settings and grants");
         }
         for Statement { about, sql } in properties.adopt(name) {
-            if let Err(failure) = self.query(&sql) {
+            if let Err(failure) = self.change(&sql) {
                 warn!("the restored database does not get its {about}: {failure:#}; to do it later: {sql}");
             }
         }
@@ -148,7 +148,7 @@ impl Databases {
     /// Renames a database. Nobody may be connected to it.
     pub fn rename(&self, name: &str, to: &str) -> Result<()> {
         let rename = format!("ALTER DATABASE {} RENAME TO {};", identifier(name), identifier(to));
-        self.query(&rename)
+        self.change(&rename)
             .with_context(|| {
                 format!("\"{name}\" is whole, but cannot be renamed to \"{to}\"; to do it: {rename}")
             })
@@ -180,7 +180,7 @@ impl Databases {
             // meanwhile. Clients that came before it began are disconnected again and again.
             let mut usher = self.maintenance.start_psql(self.clients.newest())?;
             usher.write_all(format!("{SESSION}{guests} \\watch {USHER_EVERY}\n").as_bytes())?;
-            swapped = self.query(&renames);
+            swapped = self.change(&renames);
             drop(usher);
             if swapped.is_ok() {
                 break;
@@ -191,9 +191,14 @@ impl Databases {
         })
     }
 
-    /// Runs a script in the maintenance database, in a transaction, and returns its output.
+    /// Runs a script that only reads in the maintenance database, in a transaction, and returns its output.
     pub fn query(&self, script: &str) -> Result<String> {
         self.maintenance.query(script)
+    }
+
+    /// The same for a script that writes.
+    pub(super) fn change(&self, script: &str) -> Result<String> {
+        self.maintenance.change(script)
     }
 
     /// The same for statements that PostgreSQL does not run in a transaction.

@@ -38,6 +38,7 @@ pub use self::leftovers::{Leftover, COMMENT, DRILL, UNFINISHED};
 pub use self::pooler::SHARED;
 pub use self::properties::{Properties, LONGEST_RECORD};
 pub use self::rights::Rights;
+use self::search_path::Access;
 use crate::base::patience::Patience;
 use crate::base::process::{self, is_broken_pipe, Process};
 use crate::base::retry::{Policy, Retryable};
@@ -166,12 +167,22 @@ impl Postgres {
     }
 
     /// Lets psql run a script (SQL and psql's own commands) in one transaction. Returns the output: rows,
-    /// with tabs between the values. It calls no function of the database's users: see [`search_path`].
+    /// with tabs between the values. It calls no function of the database's users: see [`search_path`]. The
+    /// script may only read, so a standby answers it too.
     ///
     /// # Errors
     /// psql's own message, or that psql is silent for too long.
     pub fn query(&self, script: &str) -> Result<String> {
         self.look_up(script, self.quick())
+    }
+
+    /// The same for a script that writes.
+    ///
+    /// # Errors
+    /// The same as for [`Postgres::query`].
+    pub fn change(&self, script: &str) -> Result<String> {
+        let limit = self.quick();
+        self.run_psql(&search_path::pinned(script, Access::ReadWrite, limit), Patience::of(limit))
     }
 
     /// The same, without a transaction: for statements that need this, such as CREATE DATABASE, and for work
@@ -186,7 +197,7 @@ impl Postgres {
 
     /// Like [`Postgres::query`], within `limit`.
     fn look_up(&self, script: &str, limit: Duration) -> Result<String> {
-        self.run_psql(&search_path::pinned(script, limit), Patience::of(limit))
+        self.run_psql(&search_path::pinned(script, Access::ReadOnly, limit), Patience::of(limit))
     }
 
     fn run_psql(&self, script: &str, patience: Patience) -> Result<String> {

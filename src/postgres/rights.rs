@@ -15,7 +15,6 @@ const READS_ALL: (&str, u32) = ("pg_read_all_data", 14);
 ///
 /// The result is JSON, because names may contain line feeds.
 const QUERY: &str = r"
-    SET TRANSACTION READ ONLY;
     SELECT json_build_object(
         'role', quote_ident(current_user),
         'unreadable', count(*) FILTER (WHERE NOT readable),

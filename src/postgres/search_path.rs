@@ -18,14 +18,27 @@ pub const SESSION: &str =
     "SET search_path = pg_catalog, pg_temp; SET statement_timeout = 0; SET lock_timeout = 0; \
     SET idle_in_transaction_session_timeout = 0; SET default_transaction_read_only = off;\n";
 
+/// Whether a transaction may write. A standby takes only those that may not.
+#[derive(Clone, Copy, Debug)]
+pub enum Access {
+    /// It may only read.
+    ReadOnly,
+    /// It may write, even if the role's transactions usually may not.
+    ReadWrite,
+}
+
 /// The same script, in a transaction with these settings. Each of its statements ends on the server after
 /// `limit`.
-pub fn pinned(script: &str, limit: Duration) -> String {
+pub fn pinned(script: &str, access: Access, limit: Duration) -> String {
     // 0 would mean no limit.
     let most = limit.as_millis().max(1);
+    let access = match access {
+        Access::ReadOnly => "READ ONLY",
+        Access::ReadWrite => "READ WRITE",
+    };
     // The script may end without a semicolon, in a comment, or with a command of psql.
     format!(
-        "BEGIN READ WRITE; SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL statement_timeout = {most}; \
+        "BEGIN {access}; SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL statement_timeout = {most}; \
          SET LOCAL lock_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0;\n{script}\n;\nCOMMIT;\n"
     )
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::support::pgkeep::Pgkeep;
-use crate::support::postgres::{self, noise, SHOP};
+use crate::support::postgres::{self, noise, Server, SHOP};
 use crate::support::s3::{self, Fault};
 use crate::support::{free_port, wait_for};
 
@@ -54,6 +54,21 @@ fn a_backup_is_an_ordinary_file_that_gunzip_and_psql_restore() {
     // What is smaller than a part is one request.
     assert_eq!(s3.requests("PUT", "").len(), 1);
     assert!(s3.requests("POST", "").is_empty());
+}
+
+#[test]
+fn a_standby_is_backed_up_as_its_primary_would_be() {
+    let (primary, s3) = (Server::start(postgres::bin()), s3::Server::start());
+    primary.create_database("shop");
+    primary.psql("shop", SHOP);
+    let standby = primary.standby();
+    let pgkeep = Pgkeep::new("shop", &s3).with("POSTGRES_CONNECTION_STRING", &standby.connection("shop"));
+    pgkeep.succeed(&["check"]);
+    pgkeep.succeed(&["backup"]);
+    assert_restores_on(&primary, &s3, "shop");
+    // And so are all its databases, with the globals.
+    pgkeep.with("BACKUP_DATABASES", "*").succeed(&["backup"]);
+    assert!(s3.backups().iter().any(|key| key.contains("globals")), "{:?}", s3.backups());
 }
 
 #[test]

@@ -89,48 +89,67 @@ pub fn user() -> Option<(u32, u32)> {
     })
 }
 
+/// A directory for a server, which is its user's.
+fn directory() -> PathBuf {
+    let directory =
+        tempfile::Builder::new().prefix("pgkeep-postgres-").tempdir().expect("a directory").keep();
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o700)).expect("its mode");
+    if let Some((uid, gid)) = user() {
+        chown(&directory, Some(uid), Some(gid)).expect("its owner");
+    }
+    directory
+}
+
+/// One of the programs in `bin`, as the user that a server runs as.
+fn run(bin: &Path, program: &str, directory: &Path) -> Command {
+    let mut command = Command::new(bin.join(program));
+    if let Some((uid, gid)) = user() {
+        command.uid(uid).gid(gid);
+    }
+    command.current_dir(directory).env("LC_ALL", "C").env_remove("PGPASSWORD");
+    command
+}
+
+fn must(command: &mut Command) {
+    let output = command.output().expect("a program of PostgreSQL's");
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
 impl Server {
     /// Starts a server with the programs in `bin`.
     pub fn start(bin: &Path) -> Self {
-        let directory =
-            tempfile::Builder::new().prefix("pgkeep-postgres-").tempdir().expect("a directory").keep();
-        fs::set_permissions(&directory, fs::Permissions::from_mode(0o700)).expect("its mode");
-        let user = user();
-        if let Some((uid, gid)) = user {
-            chown(&directory, Some(uid), Some(gid)).expect("its owner");
-        }
-        let run = |program: &str| {
-            let mut command = Command::new(bin.join(program));
-            if let Some((uid, gid)) = user {
-                command.uid(uid).gid(gid);
-            }
-            command.current_dir(&directory).env("LC_ALL", "C").env_remove("PGPASSWORD");
-            command
-        };
+        let directory = directory();
         let password_file = directory.join("password");
         fs::write(&password_file, PASSWORD).expect("the password's file");
         fs::set_permissions(&password_file, fs::Permissions::from_mode(0o644)).expect("its mode");
-        let data = directory.join("data");
-        let initdb = run("initdb")
-            .args([
-                "--username=postgres",
-                "--encoding=UTF8",
-                "--auth=scram-sha-256",
-                "--no-sync",
-                "--no-instructions",
-            ])
-            .arg("--pwfile")
-            .arg(&password_file)
-            .arg("--pgdata")
-            .arg(&data)
-            .output()
-            .expect("initdb");
-        assert!(initdb.status.success(), "initdb: {}", String::from_utf8_lossy(&initdb.stderr));
+        let mut initdb = run(bin, "initdb", &directory);
+        initdb.args([
+            "--username=postgres",
+            "--encoding=UTF8",
+            "--auth=scram-sha-256",
+            "--no-sync",
+            "--no-instructions",
+        ]);
+        must(initdb.arg("--pwfile").arg(&password_file).arg("--pgdata").arg(directory.join("data")));
+        Server::start_on(bin, &directory)
+    }
+
+    /// Starts a standby of this server.
+    pub fn standby(&self) -> Self {
+        let directory = directory();
+        let mut copy = run(&self.bin, "pg_basebackup", &directory);
+        copy.args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync", "--dbname"]);
+        must(copy.arg(self.connection("postgres")).arg("--pgdata").arg(directory.join("data")));
+        Server::start_on(&self.bin, &directory)
+    }
+
+    /// Starts a server on the data in `directory`.
+    fn start_on(bin: &Path, directory: &Path) -> Self {
         let port = free_port();
         let log = fs::File::create(directory.join("log")).expect("the log");
-        let server = run("postgres")
+        let server = run(bin, "postgres", directory)
             .arg("-D")
-            .arg(&data)
+            .arg(directory.join("data"))
             .args(["-p", &port.to_string(), "-h", "127.0.0.1", "-k", ""])
             .args(["-c", "fsync=off", "-c", "full_page_writes=off", "-c", "max_connections=100"])
             .stdin(Stdio::null())
@@ -140,7 +159,7 @@ impl Server {
             .spawn()
             .expect("postgres");
         // SIGQUIT is the immediate shutdown: nobody needs the data.
-        let watch = end_with_this_process(server.id(), "QUIT", &directory);
+        let watch = end_with_this_process(server.id(), "QUIT", directory);
         let server = Server { port, bin: bin.to_owned(), _watch: watch };
         wait_for("PostgreSQL to answer", || server.answers().then_some(()));
         server

@@ -87,14 +87,14 @@ impl Databases {
         let statements = globals.about_roles(&new);
         let all: String = statements.iter().filter_map(|statement| statement.sql.first()).cloned().collect();
         // All at once is fast. One at a time tells what the server refuses.
-        if self.query(&all).is_err() {
+        if self.change(&all).is_err() {
             for statement in &statements {
                 self.apply(statement)?;
             }
         }
         let bare: Vec<String> = roles.iter().filter(|name| !known.contains(name)).cloned().collect();
         for name in &bare {
-            self.query(&format!("CREATE ROLE {};", identifier(name)))
+            self.change(&format!("CREATE ROLE {};", identifier(name)))
                 .with_context(|| format!("cannot make the role \"{name}\""))?;
         }
         if !roles.is_empty() {
@@ -140,7 +140,7 @@ impl Databases {
     fn apply(&self, statement: &Statement) -> Result<()> {
         let mut tried = Ok(String::new());
         for sql in &statement.sql {
-            tried = self.query(sql);
+            tried = self.change(sql);
             if tried.is_ok() {
                 return Ok(());
             }
