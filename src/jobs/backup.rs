@@ -8,6 +8,7 @@ use std::cell::Cell;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, Context, Error, Result};
@@ -23,14 +24,16 @@ use crate::dump::age::{Failed, Sealed};
 use crate::dump::gzip::Gzip;
 use crate::dump::proof::Witness;
 use crate::dump::spool::{self, Spool};
-use crate::postgres::{Postgres, Programs, Properties, Server};
+use crate::postgres::{Interview, Postgres, Programs};
 use crate::s3::{Claim, Made, Metadata, Part, Upload};
-use crate::store::{self, Backup, Store};
+use crate::store::{self, Backup, Store, Taken};
 
 /// A backup is usually at most a quarter of its database's size.
 const USUAL_RATIO: u64 = 4;
 /// If another pgkeep takes the backup's name, the backup gets a new name, at most this many times.
 const MOST_NAMES: usize = 10;
+
+const LOOKING: &str = "cannot look into the bucket";
 
 /// The metadata that describes the database itself: encoding, locale, owner, grants, settings.
 pub(super) const DATABASE_PROPERTIES: &str = "database-properties";
@@ -55,26 +58,36 @@ pub fn run(job: &Job) -> Option<Backup> {
 /// What has to be known before the dump.
 pub struct Prepared {
     postgres: Postgres,
-    server: Server,
+    interview: Interview,
     programs: Programs,
-    /// Asked for already if there are several databases.
-    properties: Option<Properties>,
+    bucket: JoinHandle<Result<Taken>>,
     took: Duration,
 }
 
-/// Asks the server. This harms no dump of another database that runs meanwhile.
+/// Asks the server, and looks into the bucket meanwhile. This harms no dump of another database that runs at
+/// the same time.
 pub fn prepare(job: &Job) -> Result<Prepared> {
     let started = Instant::now();
     survive(|| {
+        let (looking, sweeps) = (job.store.clone(), job.run.is_none());
+        let bucket = thread::Builder::new()
+            .name("bucket".into())
+            .spawn(move || survive(|| look_into_bucket(&looking, sweeps)))?;
         let clients = job.clients()?;
         let postgres = job.postgres(&clients);
-        let server = postgres.ask_server()?;
-        postgres.refuse_shared_backends()?;
-        let programs = clients.for_server(&server)?.clone();
-        let properties = job.run.as_ref().filter(|_| !job.globals);
-        let properties = properties.map(|_| postgres.properties(&job.database)).transpose()?;
-        Ok(Prepared { postgres, server, programs, properties, took: started.elapsed() })
+        let interview = postgres.interview((!job.globals).then_some(&job.database))?;
+        let programs = clients.for_server(&interview.server)?.clone();
+        Ok(Prepared { postgres, interview, programs, bucket, took: started.elapsed() })
     })
+}
+
+/// Lists what may be in the way. A run over several databases sweeps once, for all of them.
+fn look_into_bucket(store: &Store, sweeps: bool) -> Result<Taken> {
+    let taken = store.taken(Utc::now()).context(LOOKING)?;
+    if sweeps {
+        store.sweep(Utc::now());
+    }
+    Ok(taken)
 }
 
 /// Makes the backup, as [`run`] does. Drops `turn` as soon as the dump is done: what is left is the end of the
@@ -93,10 +106,12 @@ pub fn carry_out<T>(job: &Job, prepared: Result<Prepared>, turn: T) -> Option<Ba
 /// Sets `step` to the step that it is in.
 fn attempt<T>(job: &Job, prepared: Prepared, turn: T, step: &Cell<Step>) -> Result<Backup> {
     let (started, prepared_in) = (Instant::now(), prepared.took);
-    let Prepared { postgres, server, programs, properties, .. } = prepared;
+    let Prepared { postgres, interview, programs, bucket, .. } = prepared;
+    let server = &interview.server;
     let store = &job.store;
     step.set(Step::Bucket);
-    let time = store.free_time(Utc::now()).context("cannot look into the bucket")?;
+    let taken = bucket.join().unwrap_or_else(|_| unreachable!("its panics are failures"))?;
+    let time = store.free_time(Utc::now(), Some(taken)).context(LOOKING)?;
     step.set(Step::Dump);
     let (format, encrypted) = (job.format, job.recipients.is_some());
     let begun = Backup { key: store.key(time, format, encrypted), time, format, encrypted, size: 0 };
@@ -107,10 +122,6 @@ fn attempt<T>(job: &Job, prepared: Prepared, turn: T, step: &Cell<Step>) -> Resu
         client: programs.clone(),
         place: store.place(&begun),
     });
-    // A run over several databases sweeps once, for all of them.
-    if job.run.is_none() {
-        store.sweep(Utc::now());
-    }
     warn_of_full_disk(job, server.database_size);
 
     let progress = Arc::new(Progress::default());
@@ -118,7 +129,7 @@ fn attempt<T>(job: &Job, prepared: Prepared, turn: T, step: &Cell<Step>) -> Resu
     let of = job.run.as_ref().map_or(String::new(), |_| format!(" of {}", job.subject()));
     let reporter = progress::report(move |elapsed| shown.line(&of, elapsed))?;
     let run = Run { job, postgres: &postgres, programs: &programs, progress: &progress, step };
-    let backup = run.dump_and_upload(&server, properties, begun, turn)?;
+    let backup = run.dump_and_upload(&interview, begun, turn)?;
     drop(reporter);
 
     let took = prepared_in + started.elapsed();
@@ -132,7 +143,7 @@ fn attempt<T>(job: &Job, prepared: Prepared, turn: T, step: &Cell<Step>) -> Resu
         recovery: match job.globals {
             true => recovery::command_of_globals(&store.client, &backup),
             false => {
-                let cleaned = programs.set_what_lacks(&server);
+                let cleaned = programs.set_what_lacks(server);
                 recovery::command(&store.client, &job.database, &backup, cleaned)
             }
         },
@@ -152,15 +163,9 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// Does everything until the object appears. Returns the backup with its size.
-    fn dump_and_upload<T>(
-        &self,
-        server: &Server,
-        properties: Option<Properties>,
-        mut backup: Backup,
-        turn: T,
-    ) -> Result<Backup> {
+    fn dump_and_upload<T>(&self, interview: &Interview, mut backup: Backup, turn: T) -> Result<Backup> {
         let Run { job, progress, .. } = self;
-        let (claim, metadata) = (Claim::new(&backup.key), self.metadata(server, properties)?);
+        let (claim, metadata) = (Claim::new(&backup.key), self.metadata(interview)?);
         let acknowledged = Arc::clone(&progress.uploaded);
         let upload = Upload::start(
             &job.store.client,
@@ -170,7 +175,7 @@ impl Run<'_> {
             acknowledged,
             &job.shutdown,
         )?;
-        let part_size = job.store.client.part_size.of(server.database_size);
+        let part_size = job.store.client.part_size.of(interview.server.database_size);
         let spool = Spool::create(&job.temp_directory, part_size, upload.parts())?;
         let whole =
             self.start_dump().and_then(|dump| self.fill_spool(dump, spool)).and_then(|whole| {
@@ -222,9 +227,7 @@ impl Run<'_> {
                 }
                 Made::Taken => warn!("{}; this one gets the next free second", is_taken(store, &backup)),
             }
-            backup.time = store
-                .free_time(backup.time + TimeDelta::seconds(1))
-                .context("cannot look into the bucket")?;
+            backup.time = store.free_time(backup.time + TimeDelta::seconds(1), None).context(LOOKING)?;
             backup.key = store.key(backup.time, backup.format, backup.encrypted);
         }
         bail!(
@@ -241,23 +244,18 @@ impl Run<'_> {
     }
 
     /// The object's metadata.
-    fn metadata(&self, server: &Server, properties: Option<Properties>) -> Result<Metadata> {
-        let Run { job, postgres, programs, .. } = self;
+    fn metadata(&self, interview: &Interview) -> Result<Metadata> {
+        let Run { job, programs, .. } = self;
         let mut metadata = vec![
             ("pgkeep-version", env!("CARGO_PKG_VERSION").to_owned()),
-            ("server-version", server.version.clone()),
+            ("server-version", interview.server.version.clone()),
             (CLIENT_VERSION, programs.version.clone()),
         ];
-        if !job.globals {
+        if let Some(properties) = &interview.properties {
             metadata.push(("database", store::escape(&job.database)));
-            let properties = properties.map_or_else(|| postgres.properties(&job.database), Ok)?;
-            metadata.push((DATABASE_PROPERTIES, record(job, &properties)?));
+            metadata.push((DATABASE_PROPERTIES, record(job, properties)?));
         }
-        let cluster = match &job.run {
-            Some(run) => run.cluster.clone(),
-            None => postgres.cluster_id(),
-        };
-        metadata.extend(cluster.map(|id| (store::CLUSTER_ID, id)));
+        metadata.extend(interview.cluster.clone().map(|id| (store::CLUSTER_ID, id)));
         metadata.extend(job.run.as_ref().map(|run| (store::RUN, run.id.clone())));
         Ok(metadata)
     }

@@ -8,7 +8,7 @@ use log::{debug, warn};
 
 use super::properties::{Properties, Statement};
 use super::search_path::SESSION;
-use super::{Clients, Conninfo, Postgres, Server};
+use super::{pooler, Clients, Conninfo, Postgres, Server};
 use crate::base::secret::Redactor;
 use crate::base::shutdown::Shutdown;
 use crate::base::units;
@@ -53,10 +53,10 @@ impl Databases {
         let end = Instant::now() + own.quick();
         for name in candidates.filter(|name| Some(*name) != but) {
             let maintenance = own.database(name);
-            match maintenance.ask_within(end.saturating_duration_since(Instant::now())) {
-                Ok(server) => {
+            match maintenance.greet(end.saturating_duration_since(Instant::now())) {
+                Ok((session, server)) => {
                     // What a restore sets for its session must not stay for other clients.
-                    maintenance.refuse_shared_backends()?;
+                    pooler::refuse_shared_backends(session, maintenance.session())?;
                     return Ok(Databases { maintenance, server, clients });
                 }
                 Err(problem) => {

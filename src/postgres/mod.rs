@@ -11,6 +11,7 @@ mod dump_options;
 mod format;
 mod globals;
 mod guard;
+mod interview;
 mod leftovers;
 mod patience;
 mod pooler;
@@ -18,13 +19,14 @@ mod properties;
 mod rights;
 mod script;
 mod search_path;
+mod session;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{anyhow, Context, Result};
-use log::{debug, warn, Level};
+use anyhow::{Context, Result};
+use log::{warn, Level};
 
 pub use self::clients::{major, Clients, Programs};
 pub use self::conninfo::{refuse_hidden_password, Conninfo};
@@ -34,6 +36,7 @@ pub use self::dump_options::DumpOptions;
 pub use self::format::Format;
 pub use self::globals::Globals;
 pub use self::guard::{explain, restricting, Guard};
+pub use self::interview::{Interview, Server};
 pub use self::leftovers::{Leftover, COMMENT, DRILL, UNFINISHED};
 pub use self::pooler::SHARED;
 pub use self::properties::{Properties, LONGEST_RECORD};
@@ -60,17 +63,6 @@ const DEFAULTS: [(&str, &str); 5] = [
     ("keepalives_interval", "10"),
     ("keepalives_count", "6"),
 ];
-
-/// What the server says about itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Server {
-    /// Such as `16.4 (Debian 16.4-1)`.
-    pub version: String,
-    /// Such as 16.
-    pub major: u32,
-    /// The database's size on the server in bytes.
-    pub database_size: u64,
-}
 
 /// A database of a server, and the programs to reach it with.
 #[derive(Clone)]
@@ -116,38 +108,10 @@ impl Postgres {
         Postgres { shutdown, ..self.clone() }
     }
 
-    /// Asks the server for its version and the database's size, with a real query. Tries three times.
-    pub fn ask_server(&self) -> Result<Server> {
-        self.insist(|limit| self.ask_within(limit))
-    }
-
-    /// The same, but it tries only once.
-    pub fn ask(&self) -> Result<Server> {
-        self.ask_within(self.quick())
-    }
-
-    /// The same within `limit`.
-    fn ask_within(&self, limit: Duration) -> Result<Server> {
-        const QUERY: &str =
-            "SELECT current_setting('server_version_num'), current_setting('server_version'), \
-             pg_database_size(current_database());";
-        let database = self.connection.get("dbname").unwrap_or_default();
-        let answer = self.look_up(QUERY, limit).map_err(pooler::explain);
-        let answer = answer.with_context(|| format!("cannot reach database \"{database}\""))?;
-        parse_server(&answer).ok_or_else(|| anyhow!("psql answered \"{answer}\" to: {QUERY}"))
-    }
-
     /// The properties of a database on this server that do not belong to its contents.
     pub fn properties(&self, database: &str) -> Result<Properties> {
         let answer = self.query(&Properties::query(database));
         Properties::read(&answer.context("cannot look at the database's properties")?)
-    }
-
-    /// The identifier of the server's cluster. initdb gave it, and a standby has the same one. `None` if the
-    /// server does not say it. Since PostgreSQL 9.6 everybody may ask, unless somebody has revoked the right.
-    pub fn cluster_id(&self) -> Option<String> {
-        const QUERY: &str = "SELECT system_identifier FROM pg_catalog.pg_control_system();";
-        self.query(QUERY).inspect_err(|problem| debug!("the cluster has no identifier: {problem:#}")).ok()
     }
 
     /// Tries something up to three times, and passes it the time that it may take. If a server is silent,
@@ -370,27 +334,5 @@ impl std::fmt::Display for Attempt {
 impl From<Attempt> for anyhow::Error {
     fn from(attempt: Attempt) -> Self {
         attempt.failure
-    }
-}
-
-fn parse_server(answer: &str) -> Option<Server> {
-    let mut fields = answer.split('\t');
-    let number: u32 = fields.next()?.parse().ok()?;
-    let version = fields.next()?.to_owned();
-    let database_size = fields.next()?.parse().ok()?;
-    Some(Server { version, major: number / 10_000, database_size })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_servers_answer_is_read() {
-        let server = parse_server("150018\t15.18 (Debian 15.18-0+deb12u1)\t7631663").unwrap();
-        assert_eq!((server.major, server.database_size), (15, 7_631_663));
-        assert_eq!(server.version, "15.18 (Debian 15.18-0+deb12u1)");
-        assert_eq!(parse_server(""), None);
-        assert_eq!(parse_server("150018\t15.18"), None);
     }
 }

@@ -9,7 +9,7 @@ mod select;
 use std::collections::BTreeMap;
 
 use anyhow::{bail, ensure, Context, Result};
-use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
+use chrono::{DateTime, NaiveDate, SubsecRound, TimeDelta, Utc};
 use log::{debug, info, warn};
 
 pub use self::clock::{is_future, split_future, warning, MOST_SKEW};
@@ -38,6 +38,12 @@ pub struct Store {
     keys: Keys,
     /// Whether there are other databases, so that each backup is asked for with its database.
     several: bool,
+}
+
+/// The times in the names of a day's backups.
+pub struct Taken {
+    day: NaiveDate,
+    times: Vec<DateTime<Utc>>,
 }
 
 /// A backup and its database.
@@ -124,12 +130,19 @@ impl Store {
         Ok(key::by_database(&self.path, objects))
     }
 
-    /// `now`, or the next second that is not yet in a backup's name. The listing also shows, before any dump
-    /// begins, whether the bucket exists and can be read.
-    pub fn free_time(&self, now: DateTime<Utc>) -> Result<DateTime<Utc>, S3Error> {
-        let taken = self.keys.backups(self.client.list_objects(&self.keys.day(now))?);
+    /// The names that backups of this day have taken. The listing also shows, before any dump begins, whether
+    /// the bucket exists and can be read.
+    pub fn taken(&self, day: DateTime<Utc>) -> Result<Taken, S3Error> {
+        let backups = self.keys.backups(self.client.list_objects(&self.keys.day(day))?);
+        Ok(Taken { day: day.date_naive(), times: backups.iter().map(|backup| backup.time).collect() })
+    }
+
+    /// `now`, or the next second that is not yet in a backup's name. If `taken` is of another day, S3 is asked.
+    pub fn free_time(&self, now: DateTime<Utc>, taken: Option<Taken>) -> Result<DateTime<Utc>, S3Error> {
+        let taken = taken.filter(|taken| taken.day == now.date_naive());
+        let taken = taken.map_or_else(|| self.taken(now), Ok)?;
         let mut time = now.trunc_subsecs(0);
-        while taken.iter().any(|backup| backup.time == time) {
+        while taken.times.contains(&time) {
             time += TimeDelta::seconds(1);
         }
         Ok(time)

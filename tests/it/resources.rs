@@ -194,7 +194,7 @@ fn a_connection_to_postgres_that_breaks_in_the_dump_is_told_and_leaves_nothing()
     let connection = server.connection(&database).replace(&server.port.to_string(), &proxy.port.to_string());
     let pgkeep = Pgkeep::new(&database, &s3).with("POSTGRES_CONNECTION_STRING", &connection);
     // The connection of pg_dump is cut in the middle of the table.
-    proxy.spare(postgres::QUESTIONS);
+    proxy.spare(postgres::CONNECTIONS);
     proxy.harm(Harm::CutDown(50_000_000));
     let log = pgkeep.fail(&["backup"]).log;
     assert!(log.contains("backup failed: pg_dump failed (exit status: 1): "), "{log}");

@@ -97,7 +97,7 @@ impl Keeper {
             }
             Some(Trouble::Postgres(harm, question)) => {
                 if !question {
-                    to_postgres.spare(postgres::QUESTIONS);
+                    to_postgres.spare(postgres::CONNECTIONS);
                 }
                 to_postgres.harm(harm);
                 Box::new(|| {})

@@ -21,9 +21,9 @@ pub const PASSWORD: &str = "superusers-secret";
 /// Characters that mean something in a URI, in a keyword/value string, in a shell or in SQL.
 pub const HARD_PASSWORD: &str = r#"@:/?#%&='"\ "#;
 
-/// A backup asks so many questions, each by a connection of its own, before pg_dump's: the version, whether a pooler
-/// shares backends (by two), the database's properties, and the cluster's identifier.
-pub const QUESTIONS: usize = 5;
+/// So many connections a backup makes before pg_dump's: in one it asks all its questions, and with another it finds out
+/// whether a pooler shares backends.
+pub const CONNECTIONS: usize = 2;
 
 /// Where this machine's server programs are.
 pub fn bin() -> &'static Path {
