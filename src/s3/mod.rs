@@ -20,6 +20,7 @@ mod probe;
 mod properties;
 mod proxy;
 mod request;
+mod rivals;
 mod strange;
 mod upload;
 mod xml;

@@ -8,11 +8,12 @@
 //!
 //! Some stores ignore the precondition. There, the later of two runs can replace the object of the earlier
 //! one, if the later run checked the key before that object appeared. So the earlier run has to check again
-//! after the later one is done. Both runs back up the same database, so both take about the same time. That
-//! is why a run waits before it checks again: as long as it took from its first check to its object.
+//! after the later one is done. A run has begun its upload before it checks the key. So the earlier run asks the
+//! store for uploads of the key, and waits until there is no other. What is not sent in parts has no
+//! upload, and not every store shows uploads. Then a run waits as long as it took from its first check to its
+//! object: both runs back up the same database, so both take about the same time.
 
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail, Context};
 use log::{debug, info, warn};
@@ -21,13 +22,11 @@ use rusty_s3::S3Action;
 use super::etag::Sent;
 use super::limits::Limit;
 use super::request::{describe, Body};
+use super::rivals::Watch;
 use super::{Client, Fault, Head, Metadata, Part, Result, S3Error};
 
 /// The metadata name for a run's id.
 const RUN_ID: &str = "run-id";
-
-/// Before a run checks again, it waits at most this long.
-const LONGEST_SETTLING: Duration = Duration::from_secs(30);
 
 const OTHER_BYTES: &str = "S3 stored other bytes than were sent";
 
@@ -55,6 +54,8 @@ struct Wanted<'a> {
     size: u64,
     /// Set if the object is sent at once: the bytes of the part then decide its ETag.
     part: Option<&'a Part>,
+    /// The upload that the object is made of, otherwise.
+    upload: Option<&'a str>,
     /// The parts that were sent before the object, otherwise.
     sent: &'a [Sent],
 }
@@ -103,7 +104,7 @@ impl Client {
     pub fn put_new(&self, claim: &Claim, part: &Part, metadata: &Metadata) -> anyhow::Result<Made> {
         let (name, key) = ("PutObject", &claim.key);
         let metadata = claim.mark(metadata);
-        let wanted = Wanted { claim, size: part.length, part: Some(part), sent: &[] };
+        let wanted = Wanted { claim, size: part.length, part: Some(part), upload: None, sent: &[] };
         self.make(wanted, |limit, only_new| {
             let keys = self.keys(name, key)?;
             let mut action = self.bucket.put_object(Some(&keys), key);
@@ -124,7 +125,7 @@ impl Client {
     /// The same as for [`Client::put_new`].
     pub(super) fn complete_new(&self, claim: &Claim, upload: &str, sent: &[Sent]) -> anyhow::Result<Made> {
         let size = sent.iter().map(|part| part.length).sum();
-        self.make(Wanted { claim, size, part: None, sent }, |limit, only_new| {
+        self.make(Wanted { claim, size, part: None, upload: Some(upload), sent }, |limit, only_new| {
             self.complete_multipart_upload(limit, &claim.key, upload, sent, only_new)?;
             // Whether a part is in doubt is known already, and no other try could send it again.
             Ok(false)
@@ -149,7 +150,7 @@ impl Client {
         wanted: Wanted<'_>,
         send: impl Fn(Limit, bool) -> Result<bool>,
     ) -> Result<Option<Made>> {
-        let started = Instant::now();
+        let watch = Watch::start(self, &wanted.claim.key, wanted.upload, wanted.sent.len());
         let look = || self.head_once(self.limits.small().within(limit), &wanted.claim.key);
         // If there is an object of this run that differs from what was sent, it is replaced.
         let only_new = match look()? {
@@ -181,7 +182,7 @@ impl Client {
             let fault = Fault::Unanswered { reason: OTHER_BYTES.into(), transient: true };
             return Err(self.error("GetObject", &wanted.claim.key, fault));
         }
-        self.shutdown.sleep_unless_forced(started.elapsed().min(LONGEST_SETTLING));
+        watch.settle();
         Ok(None)
     }
 

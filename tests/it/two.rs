@@ -71,7 +71,7 @@ fn pairs(rounds: u32, s3: &s3::Server, content: &str, faults: impl Fn()) -> (usi
 #[test]
 fn two_backups_of_one_part_get_a_name_each() {
     for preconditions in [Preconditions::Honoured, Preconditions::Ignored] {
-        let s3 = s3::Server::with_preconditions(preconditions);
+        let s3 = s3::Server::with_preconditions(preconditions, true);
         let (met, failed) = pairs(8, &s3, SHOP, || s3.fail(u32::MAX, "", "", Fault::Hold(WAY)));
         assert!(met > 0 && failed == 0, "{preconditions:?}: {met} met, {failed} failed");
     }
@@ -79,20 +79,24 @@ fn two_backups_of_one_part_get_a_name_each() {
 
 #[test]
 fn of_two_backups_of_several_parts_one_keeps_the_name_and_the_other_says_so() {
-    for preconditions in [Preconditions::Honoured, Preconditions::Ignored] {
-        let s3 = s3::Server::with_preconditions(preconditions);
-        let (met, failed) = pairs(4, &s3, &noise(34), || s3.fail(u32::MAX, "", "", Fault::Hold(WAY)));
-        assert!(met == failed && failed > 0, "{preconditions:?}: {met} met, {failed} failed");
+    use Preconditions::{Honoured, Ignored};
+    for (preconditions, lists_uploads) in [(Honoured, true), (Ignored, true), (Ignored, false)] {
+        let s3 = s3::Server::with_preconditions(preconditions, lists_uploads);
+        let (met, failed) = pairs(4, &s3, &noise(51), || s3.fail(u32::MAX, "", "", Fault::Hold(WAY)));
+        assert!(
+            met == failed && failed > 0,
+            "{preconditions:?}, {lists_uploads}: {met} met, {failed} failed"
+        );
     }
 }
 
 #[test]
 fn a_backup_that_another_one_replaces_while_it_seems_done_is_no_success() {
     for (content, method, part) in [(SHOP, "PUT", ""), (&noise(34), "POST", "uploadId=")] {
-        let s3 = s3::Server::with_preconditions(Preconditions::Ignored);
+        let s3 = s3::Server::with_preconditions(Preconditions::Ignored, false);
         let (met, _) = pairs(3, &s3, content, || {
             // One is a second behind the other, and does not see the object that takes three.
-            s3.fail(1, "GET", "list-type=2", Fault::Hold(Duration::from_secs(1)));
+            s3.fail(1, "HEAD", "", Fault::Hold(Duration::from_secs(1)));
             s3.fail(2, method, part, Fault::Hold(Duration::from_secs(3)));
         });
         assert!(met > 0, "{method}");
@@ -100,11 +104,20 @@ fn a_backup_that_another_one_replaces_while_it_seems_done_is_no_success() {
 }
 
 #[test]
+fn a_backup_waits_for_another_that_is_about_to_replace_it() {
+    let s3 = s3::Server::with_preconditions(Preconditions::Ignored, true);
+    // One has looked for the other's object, found none, and takes long to make its own.
+    let (met, failed) =
+        pairs(3, &s3, &noise(68), || s3.fail(1, "POST", "uploadId=", Fault::Hold(Duration::from_secs(4))));
+    assert!(met == failed && failed > 0, "{met} met, {failed} failed");
+}
+
+#[test]
 fn a_store_that_refuses_preconditions_gets_backups_without_them() {
     let server = postgres::server();
     for (status, code) in [(501, "NotImplemented"), (400, "InvalidArgument"), (403, "SignatureDoesNotMatch")]
     {
-        let s3 = s3::Server::with_preconditions(Preconditions::Refused(status, code));
+        let s3 = s3::Server::with_preconditions(Preconditions::Refused(status, code), true);
         for (content, requests) in [(SHOP, "PUT"), (&noise(34), "POST")] {
             let database = server.database("refused");
             server.psql(&database, content);

@@ -95,6 +95,9 @@ pub enum Preconditions {
     Refused(u16, &'static str),
 }
 
+/// How long a day lasts.
+const DAY: Duration = Duration::from_secs(86_400);
+
 /// Which requests meet a fault, by method and a part of path and query, and how many of them.
 struct Trap {
     method: &'static str,
@@ -121,7 +124,7 @@ struct Door {
     properties: Mutex<Vec<(String, Vec<String>)>>,
     /// The metadata that each object was begun with, by its path.
     metadata: Mutex<BTreeMap<String, BTreeMap<String, String>>>,
-    /// How long a day lasts for uploads; `s3s-fs` does not list them, so without this nobody does.
+    /// How long a day lasts for uploads; `s3s-fs` does not list them, so without this they are not listed.
     day: Option<Duration>,
     /// Key and beginning of each upload that is neither completed nor aborted, by its id.
     uploads: Mutex<BTreeMap<String, (String, Instant)>>,
@@ -143,27 +146,32 @@ pub struct Server {
 impl Server {
     /// Starts a server with the one bucket [`BUCKET`].
     pub fn start() -> Self {
-        Self::behind(Door::default(), None)
+        Self::with_days_of(DAY)
     }
 
-    /// The same without the door's checks and faults, as fast as it is.
-    pub fn undisturbed() -> Self {
+    /// `s3s-fs` as it is, without ListMultipartUploads.
+    pub fn bare() -> Self {
         Self::behind(Door { open: true, ..Door::default() }, None)
     }
 
-    /// The same with ListMultipartUploads, for which a day passes in this time.
+    /// The server without the door's checks and faults, as fast as it is.
+    pub fn undisturbed() -> Self {
+        Self::behind(Door { open: true, day: Some(DAY), ..Door::default() }, None)
+    }
+
+    /// The server, for whose uploads a day passes in this time.
     pub fn with_days_of(day: Duration) -> Self {
         Self::behind(Door { day: Some(day), ..Door::default() }, None)
     }
 
-    /// The same, which does this with preconditions.
-    pub fn with_preconditions(preconditions: Preconditions) -> Self {
-        Self::behind(Door { preconditions, ..Door::default() }, None)
+    /// The server, which does this with preconditions, and may list uploads or not.
+    pub fn with_preconditions(preconditions: Preconditions, lists_uploads: bool) -> Self {
+        Self::behind(Door { preconditions, day: lists_uploads.then_some(DAY), ..Door::default() }, None)
     }
 
     /// Starts a server at `https://localhost` that shows this identity.
     pub fn over_tls(identity: TlsAcceptor) -> Self {
-        Self::behind(Door::default(), Some(identity))
+        Self::behind(Door { day: Some(DAY), ..Door::default() }, Some(identity))
     }
 
     fn behind(door: Door, identity: Option<TlsAcceptor>) -> Self {
@@ -333,8 +341,13 @@ async fn answer(
     door: Arc<Door>,
 ) -> io::Result<Response<s3s::Body>> {
     if door.open {
+        let told = format!("{} {}", request.method(), request.uri());
+        if let Some(day) = door.day.filter(|_| lists_uploads(&told)) {
+            return Ok(Response::new(s3s::Body::from(Bytes::from(door.list_uploads(&told, day)))));
+        }
         let answer = service.call(request.map(s3s::Body::from)).await;
-        return answer.map_err(|problem| io::Error::other(format!("{problem:?}")));
+        let answer = answer.map_err(|problem| io::Error::other(format!("{problem:?}")))?;
+        return if is_of_upload(&told) { door.note_upload(&told, answer).await } else { Ok(answer) };
     }
     let query = request.uri().query().unwrap_or_default();
     let query: Vec<&str> = query.split('&').filter(|pair| !pair.starts_with("X-Amz-")).collect();
@@ -392,7 +405,7 @@ async fn answer(
         // What happens behind the request.
         _ => {}
     }
-    if let Some(day) = door.day.filter(|_| told.starts_with("GET") && told.contains("uploads=")) {
+    if let Some(day) = door.day.filter(|_| lists_uploads(&told)) {
         return Ok(Response::new(s3s::Body::from(Bytes::from(door.list_uploads(&told, day)))));
     }
     let (head, body) = request.into_parts();
@@ -435,9 +448,7 @@ async fn answer(
         }
     }
     let answer = match answer {
-        Ok(answer) if told.contains("uploads=") || told.contains("uploadId=") => {
-            Ok(door.note_upload(&told, answer).await?)
-        }
+        Ok(answer) if is_of_upload(&told) => Ok(door.note_upload(&told, answer).await?),
         answer => answer,
     };
     match (fault, answer) {
@@ -635,6 +646,14 @@ impl Door {
         let mut parts = document.descendants().filter(|node| node.has_tag_name("Part"));
         (!parts.all(as_acknowledged)).then_some("InvalidPart")
     }
+}
+
+fn lists_uploads(told: &str) -> bool {
+    told.starts_with("GET") && told.contains("uploads=")
+}
+
+fn is_of_upload(told: &str) -> bool {
+    told.contains("uploads=") || told.contains("uploadId=")
 }
 
 /// The value of a parameter of the query.

@@ -125,7 +125,7 @@ impl Place {
         let name = format!("backups-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let (url, own) = match kind {
             Kind::S3sFs => {
-                let server = s3::Server::undisturbed();
+                let server = s3::Server::bare();
                 (server.url.clone(), Some(server))
             }
             Kind::SeaweedFs => (kind.server("seaweedfs").url.clone(), None),
