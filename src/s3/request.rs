@@ -196,7 +196,8 @@ impl Client {
                 let (what, transient) = proxy.refusal(407);
                 return Err(self.error(operation, key, self.unanswered(&what, transient)));
             }
-            let fault = Fault::refused(status.as_u16(), retry_after.map(Duration::from_secs), &text);
+            let retry_after = retry_after.map(Duration::from_secs);
+            let fault = Fault::refused(status.as_u16(), retry_after, &text, &self.keyring.redactor());
             if fault.code() == Some("ExpiredToken") && self.keyring.have_expired() {
                 let reason = format!("S3 says that the platform's credentials have expired ({status})");
                 return Err(self.error(operation, key, Fault::NoCredentials { reason, transient: true }));
