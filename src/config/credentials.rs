@@ -6,7 +6,7 @@ use url::{Host, Url};
 
 use super::reader::Reader;
 use super::variables::{Absent, VARIABLES};
-use super::{values, Settings};
+use super::{proxy, values, Settings};
 use crate::base::secret::Secret;
 use crate::s3::{Authorization, Credentials, Keys, Role};
 
@@ -79,12 +79,14 @@ impl Settings {
         let china = if self.region.starts_with("cn-") { ".cn" } else { "" };
         let aws = format!("https://sts.{}.amazonaws.com{china}", self.region);
         let name = "AWS_ENDPOINT_URL_STS";
+        let endpoint = endpoint(from, name, &aws)?;
         Some(Role::WebIdentity {
             role,
             token_file: token_file.into(),
             session: from.inherited("AWS_ROLE_SESSION_NAME").unwrap_or_else(|| "pgkeep".into()),
-            endpoint: endpoint(from, name, &aws)?,
             private: from.is_set(name),
+            proxy: proxy::of(from, &endpoint).map(Box::new),
+            endpoint,
         })
     }
 }

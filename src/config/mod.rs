@@ -79,6 +79,7 @@ impl Config {
         let mut warnings = from.unknown();
         warnings.append(&mut from.warnings);
         warnings.extend(settings.probable_mistakes());
+        settings.notify.choose_proxies(|endpoint| proxy::of(&mut from, endpoint));
         match settings.together(&mut from) {
             Some((connection, database, s3)) if from.problems.is_empty() => {
                 lines.push(format!("the bucket is at {}", s3.bucket.base_url()));

@@ -1,4 +1,4 @@
-//! Which proxy leads to the endpoint: the variables that curl and most other programs read
+//! Which proxy leads to an endpoint (of S3, of STS, or of somebody who is told of events): the variables that curl and most other programs read
 //! (<https://everything.curl.dev/usingcurl/proxies/env.html>).
 
 use std::net::IpAddr;
@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use percent_encoding::percent_decode_str;
 use url::Url;
 
+use super::reader::Reader;
 use super::text;
 use crate::base::secret::Secret;
 use crate::s3::Proxy;
@@ -18,11 +19,17 @@ fn variables(scheme: &str) -> [&'static str; 4] {
     }
 }
 
-/// The proxy for an endpoint, if there is one. `get` returns a variable's value.
-///
-/// # Errors
-/// The variable, and what is wrong with its value. A proxy that is not for this endpoint may be anything.
-pub fn choose(
+/// The proxy for an endpoint, if there is one. What is wrong with it becomes a problem. A proxy that is not for
+/// this endpoint may be anything.
+pub(super) fn of(from: &mut Reader, endpoint: &Url) -> Option<Proxy> {
+    choose(endpoint, |name| from.inherited(name)).unwrap_or_else(|(name, what)| {
+        from.problem(name, &what, &format!("for example {name}=http://proxy.example.com:3128"));
+        None
+    })
+}
+
+/// The same, or the variable and what is wrong with its value. `get` returns a variable's value.
+fn choose(
     endpoint: &Url,
     get: impl Fn(&str) -> Option<String>,
 ) -> Result<Option<Proxy>, (&'static str, String)> {

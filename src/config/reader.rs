@@ -180,10 +180,13 @@ impl Reader {
         Some(value.to_owned())
     }
 
-    /// Adds a problem: what is wrong, and what would be right.
+    /// Adds a problem: what is wrong, and what would be right. The same problem counts once.
     pub fn problem(&mut self, name: &str, what: &str, remedy: &str) {
         let separator = if remedy.is_empty() { "" } else { "; " };
-        self.problems.push(format!("{name} {what}{separator}{remedy}"));
+        let problem = format!("{name} {what}{separator}{remedy}");
+        if !self.problems.contains(&problem) {
+            self.problems.push(problem);
+        }
     }
 
     /// A sentence about each variable that looks like pgkeep's but is not. It is probably misspelt.

@@ -83,13 +83,7 @@ impl Settings {
         match Bucket::new(url, style, self.bucket.clone(), region.clone()) {
             Ok(bucket) => Some(S3Config {
                 url: self.url.clone(),
-                proxy: proxy::choose(bucket.base_url(), |name| from.inherited(name)).unwrap_or_else(
-                    |(name, what)| {
-                        let example = format!("for example {name}=http://proxy.example.com:3128");
-                        from.problem(name, &what, &example);
-                        None
-                    },
-                ),
+                proxy: proxy::of(from, bucket.base_url()),
                 bucket,
                 credentials: credentials?,
                 properties: self.properties.clone(),

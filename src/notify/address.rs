@@ -7,6 +7,7 @@ use ureq::http::Uri;
 use url::Url;
 
 use crate::base::secret::{Redactor, Secret, MASK};
+use crate::s3::Proxy;
 
 /// A shorter piece of a path or query is a word such as `push`, and no token.
 const SHORTEST_TOKEN: usize = 8;
@@ -21,6 +22,8 @@ pub struct Address {
     origin: String,
     /// Masks what a receiver could repeat of the URL.
     pub(super) redactor: Redactor,
+    /// The proxy on the way to it, if there is one.
+    pub(super) proxy: Option<Proxy>,
 }
 
 impl Address {
@@ -73,7 +76,7 @@ impl Address {
         let secrets = secrets.into_iter().filter(|secret| secret != "/").map(Secret::new);
         let origin = url.origin().ascii_serialization();
         let redactor = Redactor::new(secrets.chain(authorization.clone()));
-        Ok(Address { url: Secret::new(url), authorization, origin, redactor })
+        Ok(Address { url: Secret::new(url), authorization, origin, redactor, proxy: None })
     }
 
     /// The URL, to build a request's from.

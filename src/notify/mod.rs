@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Local, Utc};
 use log::{debug, warn};
+use url::Url;
 
 pub use self::address::Address;
 use self::heartbeat::Runs;
@@ -32,6 +33,7 @@ pub use self::webhook::Format;
 use crate::base::shutdown::Shutdown;
 use crate::base::units;
 use crate::jobs::{Event, Job, Listener};
+use crate::s3::Proxy;
 use crate::schedule::Schedule;
 
 /// At the end of pgkeep, what is still to be told has this much time.
@@ -92,6 +94,14 @@ impl Settings {
     /// What is wrong with the address.
     pub fn check(&self) -> Result<(), &'static str> {
         self.webhook.as_ref().zip(self.format()).map_or(Ok(()), |(to, format)| webhook::check(to, format))
+    }
+
+    /// Asks for the proxy on the way to each receiver.
+    pub fn choose_proxies(&mut self, mut choose: impl FnMut(&Url) -> Option<Proxy>) {
+        let all = [&mut self.heartbeat, &mut self.drill_heartbeat, &mut self.webhook];
+        for address in all.into_iter().flatten() {
+            address.proxy = choose(&address.url());
+        }
     }
 
     /// Everybody who is told something.

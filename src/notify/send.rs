@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Read};
 use std::time::Duration;
 
 use ureq::http::header::{HeaderName, HeaderValue, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
-use ureq::http::{self, Method};
+use ureq::http::{self, Method, StatusCode};
 use ureq::tls::{RootCerts, TlsConfig};
 use ureq::Agent;
 use url::Url;
@@ -16,6 +16,7 @@ use crate::base::logging::one_line;
 use crate::base::retry::{Policy, Retryable};
 use crate::base::secret::{Redactor, Secret};
 use crate::base::units;
+use crate::s3::{proxy, Proxy};
 
 /// For a whole try, from the host's name to the answer's end.
 const TRY: Duration = Duration::from_secs(10);
@@ -62,6 +63,7 @@ pub(super) struct Sender {
     authorization: Option<HeaderValue>,
     headers: Headers,
     redactor: Redactor,
+    proxy: Option<Proxy>,
     says_no: fn(&str) -> bool,
 }
 
@@ -100,13 +102,16 @@ impl Sender {
         let secrets = values.flat_map(|value| [value, value.rsplit(' ').next().unwrap_or_default()]);
         let redactor = secrets
             .filter(|secret| secret.len() >= SHORTEST_SECRET)
-            .fold(address.redactor.clone(), |redactor, secret| redactor.and(Some(&Secret::new(secret))));
+            .map(Secret::new)
+            .chain(address.proxy.iter().flat_map(Proxy::secrets))
+            .fold(address.redactor.clone(), |redactor, secret| redactor.and(Some(&secret)));
         Sender {
-            agent: agent(),
+            agent: agent(address),
             name: format!("the {what} at {}", address.origin()),
             authorization: address.authorization.as_ref().and_then(header),
             headers,
             redactor,
+            proxy: address.proxy.clone(),
             says_no,
         }
     }
@@ -148,6 +153,11 @@ impl Sender {
             }
         };
         let mut answer = answer.map_err(|problem| self.unanswered(&problem))?;
+        if let Some(proxy) =
+            self.proxy.as_ref().filter(|_| answer.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED)
+        {
+            return Err(self.no_answer(proxy.refusal(answer.status().as_u16())));
+        }
         let mut bytes = Vec::new();
         // It may break off or never end, but the status says enough.
         let _ = answer.body_mut().as_reader().take(LONGEST_ANSWER).read_to_end(&mut bytes);
@@ -174,7 +184,10 @@ impl Sender {
 
     /// Says what happened on the way. The URL must not appear in the text.
     fn unanswered(&self, problem: &ureq::Error) -> Fault {
-        let (what, transient) = match problem {
+        if let Some(of_proxy) = proxy::unanswered(self.proxy.as_ref(), problem) {
+            return self.no_answer(of_proxy);
+        }
+        self.no_answer(match problem {
             // rustls reports a certificate that it does not trust as invalid data.
             ureq::Error::Io(problem) if problem.kind() == ErrorKind::InvalidData => {
                 (format!("no trusted connection: {problem}"), false)
@@ -186,14 +199,18 @@ impl Sender {
                 ("the address cannot be requested".to_owned(), false)
             }
             _ => (self.redactor.clean(&problem.to_string()), true),
-        };
-        Fault { text: format!("{} did not answer: {what}", self.name), transient, retry_after: None }
+        })
+    }
+
+    fn no_answer(&self, (what, transient): (String, bool)) -> Fault {
+        let way = proxy::through(self.proxy.as_ref());
+        Fault { text: format!("{} did not answer{way}: {what}", self.name), transient, retry_after: None }
     }
 }
 
-/// The HTTP client. As usual for HTTP, `HTTPS_PROXY` and the like name a proxy.
-fn agent() -> Agent {
-    Agent::config_builder()
+/// The HTTP client.
+fn agent(address: &Address) -> Agent {
+    let config = Agent::config_builder()
         .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
         .http_status_as_error(false)
         // The address that a redirect names was not configured, and would learn the headers' secrets.
@@ -201,7 +218,6 @@ fn agent() -> Agent {
         .timeout_global(Some(TRY))
         // News are rare.
         .max_idle_connections(0)
-        .user_agent(concat!("pgkeep/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .new_agent()
+        .user_agent(concat!("pgkeep/", env!("CARGO_PKG_VERSION")));
+    proxy::agent(address.proxy.as_ref(), &address.url(), config)
 }

@@ -5,13 +5,16 @@ use std::fmt;
 use std::time::Duration;
 
 use super::xml;
+use crate::base::logging::one_line;
 use crate::base::retry::Retryable;
 use crate::base::secret::{Redactor, MASK};
 
 /// At most this many characters of a text from outside are shown. S3's own messages are shorter.
 const LONGEST_TEXT: usize = 1_000;
-/// Error codes are at most this many bytes long. S3's longest code is shorter.
+/// At most this many characters of an error code are shown. S3's longest code is shorter.
 const LONGEST_CODE: usize = 60;
+/// At most this many characters are shown of an answer that is not S3's.
+const LONGEST_PAGE: usize = 200;
 /// Hexadecimal digits of a signature.
 const SIGNATURE: usize = 64;
 /// The name of a signed parameter is at most this long.
@@ -165,7 +168,12 @@ impl Fault {
     /// Reads an answer that is not a success. `body` is S3's `<Error>` document, or a text that a proxy
     /// wrote. The answer to HEAD has no body
     /// (<https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>).
-    pub(super) fn refused(status: u16, retry_after: Option<Duration>, body: &str) -> Self {
+    pub(super) fn refused(
+        status: u16,
+        retry_after: Option<Duration>,
+        body: &str,
+        redactor: &Redactor,
+    ) -> Self {
         let (code, message) = error_document(body).unwrap_or_else(|| {
             let meaning =
                 ureq::http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
@@ -175,27 +183,26 @@ impl Fault {
                     "the credentials may not do this (the answer to a HEAD request says no more)".into()
                 }
                 (_, "") => "the answer says no more".into(),
-                _ => format!("the answer is not S3's: {}", cut(said, 200)),
+                // Half a secret at the cut would not be recognised later.
+                _ => format!("the answer is not S3's: {}", cleaned(said, redactor, LONGEST_PAGE)),
             };
             (meaning.unwrap_or("Error").replace(' ', ""), message)
         });
         Fault::Refused { status, code, message, retry_after }
     }
 
-    /// The same error without secrets, and short enough for a log line.
+    /// The same error without secrets, printable, and short enough for a log line. A code of S3's own stays as
+    /// it is, because it decides what happens next. A code that contains a secret is nobody's.
     pub(super) fn presentable(mut self, redactor: &Redactor) -> Self {
-        let tidy = |text: &mut String| *text = cut(&mask_signatures(&redactor.clean(text)), LONGEST_TEXT);
+        let tidy = |text: &mut String, longest| *text = cleaned(text, redactor, longest);
         match &mut self {
             Fault::Refused { code, message, .. } => {
-                tidy(message);
-                // A code decides what happens next, so it stays as it is.
-                let is_code =
-                    code.len() <= LONGEST_CODE && code.bytes().all(|byte| byte.is_ascii_alphanumeric());
-                if !is_code {
-                    tidy(code);
-                }
+                tidy(code, LONGEST_CODE);
+                tidy(message, LONGEST_TEXT);
             }
-            Fault::Unanswered { reason, .. } | Fault::NoCredentials { reason, .. } => tidy(reason),
+            Fault::Unanswered { reason, .. } | Fault::NoCredentials { reason, .. } => {
+                tidy(reason, LONGEST_TEXT)
+            }
         }
         self
     }
@@ -220,6 +227,11 @@ pub(super) fn error_document(body: &str) -> Option<(String, String)> {
         message += &format!(" (region {region})");
     }
     Some((text("Code")?.to_owned(), message))
+}
+
+/// A text from outside as it may be shown.
+fn cleaned(text: &str, redactor: &Redactor, longest: usize) -> String {
+    cut(&one_line(&mask_signatures(&redactor.clean(text))), longest)
 }
 
 /// Cuts a text to at most this many characters.
@@ -262,9 +274,10 @@ fn is_parameter(text: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::secret::Secret;
 
     fn refused(status: u16, body: &str) -> S3Error {
-        let fault = Fault::refused(status, None, body);
+        let fault = Fault::refused(status, None, body, &Redactor::default());
         S3Error { operation: "PutObject", place: "s3://b/k".into(), fault }
     }
 
@@ -295,9 +308,9 @@ mod tests {
             format!("<Error><Code>{long}</Code><Message>{long}</Message><Region>{long}</Region></Error>"),
             format!("<html>{long}"),
         ] {
-            let fault = Fault::refused(400, None, &body).presentable(&Redactor::default());
+            let fault = refused(400, &body).fault.presentable(&Redactor::default());
             let Fault::Refused { code, message, .. } = fault else { panic!("{fault:?}") };
-            assert!(code.chars().count() <= LONGEST_TEXT + 1 && message.chars().count() <= LONGEST_TEXT + 1);
+            assert!(code.chars().count() <= LONGEST_CODE + 1 && message.chars().count() <= LONGEST_TEXT + 1);
         }
     }
 
@@ -322,11 +335,24 @@ mod tests {
         ] {
             assert_eq!(mask_signatures(&text), shown);
         }
-        let key = Redactor::new([crate::base::secret::Secret::new("AKIA")]);
-        let fault =
-            Fault::refused(403, None, "<Error><Code>No</Code><Message>AKIA may not</Message></Error>");
-        let Fault::Refused { message, .. } = fault.presentable(&key) else { panic!() };
-        assert_eq!(message, "*** may not");
+    }
+
+    #[test]
+    fn no_field_of_an_answer_shows_a_secret_or_starts_a_line() {
+        let redactor = Redactor::new(["AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMIK7MDENG"].map(Secret::new));
+        let signed = format!("http://s3/b?X-Amz-Signature={}", "0123456789abcdef".repeat(4));
+        for said in ["AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMIK7MDENG", &signed, "a\n2026-11-26 INFO\u{85}"] {
+            // At each place of a page that is cut.
+            let pages = (LONGEST_PAGE - said.len()..=LONGEST_PAGE).map(|at| "é".repeat(at) + said);
+            let documents = ["Code", "Message", "Endpoint", "Region"]
+                .map(|name| format!("<Error><{name}>{said}</{name}><Code>Other</Code></Error>"));
+            for body in pages.chain(documents) {
+                let fault = Fault::refused(403, None, &body, &redactor).presentable(&redactor);
+                let text = S3Error { operation: "PutObject", place: "s3://b/k".into(), fault }.to_string();
+                let shown = ["AKIA", "wJal", "Signature", "0123", "\n", "\u{85}"].map(|it| text.contains(it));
+                assert_eq!(shown, [false; 6], "{text}");
+            }
+        }
     }
 
     #[test]
@@ -366,7 +392,7 @@ mod tests {
             "<html><body>Bad gateway",
         ];
         crate::base::fuzz::feed(&seeds, |body| {
-            let fault = Fault::refused(503, None, body).presentable(&Redactor::default());
+            let fault = refused(503, body).fault.presentable(&Redactor::default());
             let text = S3Error { operation: "PutObject", place: "s3://b/k".into(), fault }.to_string();
             assert!(text.starts_with("PutObject s3://b/k: ") && text.len() < 10_000, "{}", text.len());
         });

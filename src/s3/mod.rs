@@ -18,7 +18,7 @@ mod part_size;
 mod pending;
 mod probe;
 mod properties;
-mod proxy;
+pub mod proxy;
 mod request;
 mod rivals;
 mod strange;

@@ -1,4 +1,4 @@
-//! A proxy on the way to the endpoint.
+//! A proxy on the way to an endpoint: of S3, of STS, or of somebody who is told of events.
 //!
 //! To an https endpoint it opens a tunnel (CONNECT). ureq does this. To an http endpoint it forwards requests
 //! that name their whole URL
@@ -8,8 +8,9 @@
 use std::fmt;
 
 use base64::prelude::{Engine, BASE64_STANDARD};
-use ureq::config::Config;
+use ureq::config::{Config, ConfigBuilder};
 use ureq::http::Uri;
+use ureq::typestate::AgentScope;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, NextTimeout, TcpConnector, Transport,
@@ -37,9 +38,37 @@ impl fmt::Display for Proxy {
     }
 }
 
+/// The HTTP client for an endpoint, through the proxy if there is one. A proxy to an http endpoint gets one
+/// request on each connection.
+pub fn agent(proxy: Option<&Proxy>, endpoint: &Url, config: ConfigBuilder<AgentScope>) -> Agent {
+    match proxy {
+        Some(proxy) if endpoint.scheme() == "http" => {
+            let config = config.proxy(None).max_idle_connections(0).max_idle_connections_per_host(0);
+            proxy.forwarding(config.build(), endpoint)
+        }
+        // Without this, ureq looks into the environment itself.
+        _ => config.proxy(proxy.and_then(Proxy::tunnel)).build().new_agent(),
+    }
+}
+
+/// What the proxy, if there is one, has to do with a request that has no answer, and whether another try can
+/// succeed.
+pub fn unanswered(proxy: Option<&Proxy>, problem: &Error) -> Option<(String, bool)> {
+    match problem {
+        Error::HostNotFound => proxy.map(|_| ("the proxy's host name cannot be resolved".into(), true)),
+        Error::ConnectProxyFailed(reason) => Some(proxy?.no_tunnel(reason)),
+        _ => None,
+    }
+}
+
+/// ` through the proxy …`, if there is one.
+pub fn through(proxy: Option<&Proxy>) -> String {
+    proxy.map_or(String::new(), |proxy| format!(" through {proxy}"))
+}
+
 impl Proxy {
     /// The proxy as ureq knows it, for tunnels.
-    pub(super) fn tunnel(&self) -> Option<ureq::Proxy> {
+    fn tunnel(&self) -> Option<ureq::Proxy> {
         let kind = if self.url.scheme() == "https" { ProxyProtocol::Https } else { ProxyProtocol::Http };
         let mut proxy = ureq::Proxy::builder(kind).host(self.url.host_str()?);
         if let Some(port) = self.url.port_or_known_default() {
@@ -52,7 +81,7 @@ impl Proxy {
     }
 
     /// An HTTP client whose requests the proxy forwards to `endpoint`. No connection may be used twice.
-    pub(super) fn forwarding(&self, config: Config, endpoint: &Url) -> Agent {
+    fn forwarding(&self, config: Config, endpoint: &Url) -> Agent {
         let authorization = self.authorization();
         let authorization =
             authorization.map(|basic| format!("proxy-authorization: Basic {}\r\n", basic.expose()));
@@ -78,7 +107,7 @@ impl Proxy {
     }
 
     /// What its refusal means, and whether another try can succeed.
-    pub(super) fn refusal(&self, status: u16) -> (String, bool) {
+    pub fn refusal(&self, status: u16) -> (String, bool) {
         let variable = self.variable;
         match status {
             407 => {
@@ -100,7 +129,7 @@ impl Proxy {
     }
 
     /// What ureq says of a tunnel that was not opened, such as `proxy server responded 407/407`.
-    pub(super) fn no_tunnel(&self, reason: &str) -> (String, bool) {
+    fn no_tunnel(&self, reason: &str) -> (String, bool) {
         let status = reason.split(|c: char| !c.is_ascii_digit()).find_map(|number| number.parse().ok());
         status.map_or_else(|| (reason.to_owned(), true), |status| self.refusal(status))
     }

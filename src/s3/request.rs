@@ -16,7 +16,7 @@ use ureq::tls::{RootCerts, TlsConfig};
 use ureq::{Agent, AsSendBody, SendBody, Timeout};
 
 use super::limits::{Limit, Limits};
-use super::{download, strange, Client, Fault, Metadata, Part, Proxy, Result, S3Config, S3Error};
+use super::{download, proxy, strange, Client, Fault, Metadata, Part, Result, S3Config, S3Error};
 use crate::base::retry::Policy;
 use crate::base::shutdown::Shutdown;
 
@@ -86,27 +86,18 @@ fn is_of_expect(answer: &Answered, begun: bool) -> bool {
 pub(super) fn agent(config: &S3Config) -> Agent {
     let roots = config.authorities.clone().map_or(RootCerts::PlatformVerifier, RootCerts::Specific);
     let endpoint = config.bucket.base_url();
-    let forwarding = config.proxy.as_ref().filter(|_| endpoint.scheme() == "http");
-    // A forwarding proxy gets one request on each connection. A download's next ranges reuse the connections
-    // of earlier ranges.
-    let idle = if forwarding.is_some() { 0 } else { download::AT_ONCE };
     let built = Agent::config_builder()
-        // Otherwise ureq looks into the environment itself.
-        .proxy(config.proxy.as_ref().filter(|_| forwarding.is_none()).and_then(Proxy::tunnel))
         .tls_config(TlsConfig::builder().root_certs(roots).build())
         .http_status_as_error(false)
         // A redirected PUT cannot be sent again, and a signature is for one host.
         .max_redirects(0)
         .timeout_resolve(Some(CONNECT_TIMEOUT))
         .timeout_connect(Some(CONNECT_TIMEOUT))
-        .max_idle_connections(idle)
-        .max_idle_connections_per_host(idle)
-        .user_agent(concat!("pgkeep/", env!("CARGO_PKG_VERSION")))
-        .build();
-    match forwarding {
-        Some(proxy) => proxy.forwarding(built, endpoint),
-        None => built.new_agent(),
-    }
+        // A download's next ranges reuse the connections of earlier ranges.
+        .max_idle_connections(download::AT_ONCE)
+        .max_idle_connections_per_host(download::AT_ONCE)
+        .user_agent(concat!("pgkeep/", env!("CARGO_PKG_VERSION")));
+    proxy::agent(config.proxy.as_ref(), endpoint, built)
 }
 
 impl Client {
@@ -196,7 +187,8 @@ impl Client {
                 let (what, transient) = proxy.refusal(407);
                 return Err(self.error(operation, key, self.unanswered(&what, transient)));
             }
-            let fault = Fault::refused(status.as_u16(), retry_after.map(Duration::from_secs), &text);
+            let retry_after = retry_after.map(Duration::from_secs);
+            let fault = Fault::refused(status.as_u16(), retry_after, &text, &self.keyring.redactor());
             if fault.code() == Some("ExpiredToken") && self.keyring.have_expired() {
                 let reason = format!("S3 says that the platform's credentials have expired ({status})");
                 return Err(self.error(operation, key, Fault::NoCredentials { reason, transient: true }));
@@ -285,9 +277,6 @@ impl Client {
                 let remedy = strange::tls_remedy(&problem.to_string(), host, self.bucket.name());
                 (format!("no trusted connection: {problem}; {remedy}"), false)
             }
-            ureq::Error::HostNotFound if self.proxy.is_some() => {
-                ("the proxy's host name cannot be resolved".into(), true)
-            }
             // A TLS alert is no line of HTTP.
             ureq::Error::Protocol(_)
                 if self.bucket.base_url().scheme() == "http"
@@ -296,11 +285,7 @@ impl Client {
                 let means = "a port that speaks TLS answers so, and then S3_URL has to begin with https://";
                 (format!("the answer is no HTTP: {means}"), true)
             }
-            ureq::Error::ConnectProxyFailed(reason) => match &self.proxy {
-                Some(proxy) => proxy.no_tunnel(reason),
-                None => (problem.to_string(), true),
-            },
-            _ => describe_failure(problem),
+            _ => proxy::unanswered(self.proxy.as_ref(), problem).unwrap_or_else(|| describe_failure(problem)),
         };
         self.unanswered(&what, transient)
     }
@@ -308,7 +293,7 @@ impl Client {
     /// There is no answer of S3's. The places where something may be wrong are named.
     fn unanswered(&self, what: &str, transient: bool) -> Fault {
         let endpoint = self.bucket.base_url().origin().ascii_serialization();
-        let through = self.proxy.as_ref().map_or(String::new(), |proxy| format!(" through {proxy}"));
+        let through = proxy::through(self.proxy.as_ref());
         Fault::Unanswered { reason: format!("{what} (at {endpoint}{through})"), transient }
     }
 }

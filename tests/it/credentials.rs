@@ -14,7 +14,7 @@ use crate::support::{s3, wait_for};
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// A configuration without keys.
-fn role(s3: &s3::Server, statements: &str) -> (String, Pgkeep) {
+pub fn role(s3: &s3::Server, statements: &str) -> (String, Pgkeep) {
     let server = postgres::server();
     let database = server.database("role");
     server.psql(&database, statements);
@@ -31,7 +31,7 @@ fn as_container(pgkeep: &Pgkeep, platform: &Platform) -> Pgkeep {
     pgkeep.clone().with("AWS_CONTAINER_CREDENTIALS_FULL_URI", &url)
 }
 
-fn as_web_identity(pgkeep: &Pgkeep, platform: &Platform, token_file: &str) -> Pgkeep {
+pub fn as_web_identity(pgkeep: &Pgkeep, platform: &Platform, token_file: &str) -> Pgkeep {
     pgkeep
         .clone()
         .with("AWS_WEB_IDENTITY_TOKEN_FILE", token_file)
@@ -39,7 +39,7 @@ fn as_web_identity(pgkeep: &Pgkeep, platform: &Platform, token_file: &str) -> Pg
         .with("AWS_ENDPOINT_URL_STS", &platform.url)
 }
 
-fn token_file(text: &str) -> tempfile::NamedTempFile {
+pub fn token_file(text: &str) -> tempfile::NamedTempFile {
     let file = tempfile::NamedTempFile::new().expect("a file");
     fs::write(file.path(), text).expect("the token");
     file

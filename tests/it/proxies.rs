@@ -1,13 +1,17 @@
 //! The way to S3 leads through a company's proxy: a tunnel to https, and forwarded requests to http.
 
 use std::fs;
+use std::time::Duration;
 
 use crate::backup::assert_restores;
+use crate::credentials::{as_web_identity, role, token_file};
 use crate::daemon::large;
 use crate::support::free_port;
 use crate::support::http_proxy::HttpProxy;
 use crate::support::pgkeep::Pgkeep;
+use crate::support::platform::{Platform, PROOF};
 use crate::support::postgres::{self, SHOP};
+use crate::support::receiver::Receiver;
 use crate::support::s3;
 use crate::support::tls::{in_front_of, Authority};
 
@@ -113,4 +117,39 @@ fn the_start_tells_the_proxy_and_refuses_one_of_another_kind() {
     assert_eq!(outcome.status, 2, "{}", outcome.log);
     assert!(outcome.log.contains("HTTP_PROXY names a proxy of the kind socks5h"), "{}", outcome.log);
     assert!(!outcome.log.contains("hush"), "{}", outcome.log);
+}
+
+#[test]
+fn s3_sts_and_receivers_take_the_same_proxy_in_the_same_way() {
+    let (s3, receiver) = (s3::Server::start(), Receiver::start());
+    let platform = Platform::start(&[Duration::from_secs(3600)]);
+    let (_, pgkeep) = role(&s3, SHOP);
+    let token = token_file(PROOF);
+    let pgkeep = as_web_identity(&pgkeep, &platform, token.path().to_str().expect("UTF-8"))
+        .with("BACKUP_WEBHOOK_URL", &format!("{}/hook", receiver.url))
+        .with("BACKUP_WEBHOOK_EVENTS", "all");
+    let proxy = HttpProxy::start(None, Some(&format!("me:{PASSWORD}")));
+    let through =
+        |port: u16| pgkeep.clone().with("HTTP_PROXY", &format!("http://me:proxy%2Fhush@127.0.0.1:{port}"));
+    through(proxy.port).succeed(&["backup"]);
+    let seen = proxy.requests();
+    for url in [&s3.url, &platform.url, &receiver.url] {
+        assert!(seen.iter().any(|line| line.contains(&format!(" {url}/"))), "{url}: {seen:?}");
+    }
+    through(proxy.port).with("NO_PROXY", "10.0.0.0/8, 127.0.0.0/8").succeed(&["backup"]);
+    assert_eq!(proxy.requests().len(), seen.len());
+    // Each of them is refused in the same words.
+    let closed = HttpProxy::start(None, Some("me:other"));
+    let log = through(closed.port).with("NO_PROXY", &s3.url[7..]).fail(&["backup"]).log;
+    let (named, wants) = (
+        format!("through the proxy http://127.0.0.1:{} of HTTP_PROXY", closed.port),
+        "the proxy wants another user and password (407): HTTP_PROXY=http://user",
+    );
+    assert!(log.contains(&format!("did not answer {named}: {wants}")), "{log}");
+    assert!(log.contains(&format!(": {wants}:password@host:port ({named})")), "{log}");
+    assert!(!log.contains("hush") && !log.contains("bWU6"), "{log}");
+    // Wrong for all of them is wrong once.
+    let outcome = pgkeep.with("HTTP_PROXY", "socks5h://me:hush@127.0.0.1:1080").run(&["backup"]);
+    assert_eq!(outcome.status, 2, "{}", outcome.log);
+    assert_eq!(outcome.log.matches("names a proxy of the kind socks5h").count(), 1, "{}", outcome.log);
 }

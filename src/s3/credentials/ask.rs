@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use ureq::http::Request;
+use ureq::http::{Request, StatusCode};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, AsSendBody};
+use url::Url;
 
 use super::super::request::describe_failure;
-use super::super::S3Config;
+use super::super::{proxy, Proxy, S3Config};
 use super::{Keys, Temporary};
 use crate::base::secret::{Redactor, Secret};
 use crate::base::units;
@@ -39,13 +40,21 @@ pub(super) struct Problem {
 }
 
 /// What is asked, and how far away it is.
-pub(super) enum Place {
+pub(super) enum Place<'a> {
     /// On this host. No proxy of another host can reach it.
     Near,
-    /// STS of AWS.
-    Sts,
-    /// STS of a private store.
-    PrivateSts,
+    /// STS: of AWS, or of a private store.
+    Sts { endpoint: &'a Url, private: bool, proxy: Option<&'a Proxy> },
+}
+
+impl<'a> Place<'a> {
+    /// The proxy on the way to it, if there is one.
+    pub fn proxy(&self) -> Option<&'a Proxy> {
+        match self {
+            Place::Near => None,
+            Place::Sts { proxy, .. } => *proxy,
+        }
+    }
 }
 
 /// Sends the requests.
@@ -70,14 +79,14 @@ impl Asker {
     }
 
     /// Keys are asked for every few hours, so no connection is kept.
-    fn agent(&self, place: &Place) -> Agent {
+    fn agent(&self, place: &Place<'_>) -> Agent {
         let authorities = match place {
-            Place::PrivateSts => self.authorities.clone(),
-            Place::Near | Place::Sts => None,
+            Place::Sts { private: true, .. } => self.authorities.clone(),
+            Place::Near | Place::Sts { .. } => None,
         };
         let roots = authorities.map_or(RootCerts::PlatformVerifier, RootCerts::Specific);
         let near = matches!(place, Place::Near);
-        let mut config = Agent::config_builder()
+        let config = Agent::config_builder()
             .tls_config(TlsConfig::builder().root_certs(roots).build())
             .http_status_as_error(false)
             // The answer to a redirected request would come from somebody else.
@@ -86,19 +95,32 @@ impl Asker {
             .timeout_global(Some(if near { NEAR } else { FAR }))
             .max_idle_connections(0)
             .user_agent(concat!("pgkeep/", env!("CARGO_PKG_VERSION")));
-        if near {
-            config = config.proxy(None);
+        match place {
+            Place::Near => config.proxy(None).build().new_agent(),
+            Place::Sts { endpoint, proxy, .. } => proxy::agent(*proxy, endpoint, config),
         }
-        config.build().new_agent()
     }
 
     /// Status and text of an answer.
-    pub fn send(&self, place: &Place, request: Request<impl AsSendBody>) -> Result<(u16, String), Problem> {
+    pub fn send(
+        &self,
+        place: &Place<'_>,
+        request: Request<impl AsSendBody>,
+    ) -> Result<(u16, String), Problem> {
+        let on_the_way = |(what, transient)| {
+            let way = place.proxy().map_or(String::new(), |proxy| format!(" (through {proxy})"));
+            Problem { reason: format!("{what}{way}"), transient }
+        };
         let problem = |problem: ureq::Error| {
-            let (what, transient) = describe_failure(&problem);
-            Problem { reason: what, transient }
+            let of_proxy = proxy::unanswered(place.proxy(), &problem);
+            on_the_way(of_proxy.unwrap_or_else(|| describe_failure(&problem)))
         };
         let mut answer = self.agent(place).run(request).map_err(problem)?;
+        if let Some(proxy) =
+            place.proxy().filter(|_| answer.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED)
+        {
+            return Err(on_the_way(proxy.refusal(answer.status().as_u16())));
+        }
         let text = answer.body_mut().with_config().limit(LONGEST).read_to_vec().map_err(problem)?;
         Ok((answer.status().as_u16(), String::from_utf8_lossy(&text).into_owned()))
     }

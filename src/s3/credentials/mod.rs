@@ -115,9 +115,13 @@ impl Temporary {
 
 impl Keyring {
     pub fn new(config: &S3Config) -> Self {
+        let of_role = match &config.credentials {
+            Credentials::Keys(_) => None,
+            Credentials::Role(role) => role.proxy(),
+        };
         Keyring {
             credentials: config.credentials.clone(),
-            others: config.proxy.iter().flat_map(Proxy::secrets).collect(),
+            others: config.proxy.iter().chain(of_role).flat_map(Proxy::secrets).collect(),
             asker: Asker::new(config),
             held: Mutex::default(),
             renewing: Mutex::default(),

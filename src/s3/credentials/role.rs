@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use url::Url;
 
-use super::ask::{Asker, Problem};
+use super::super::Proxy;
+use super::ask::{Asker, Place, Problem};
 use super::{container, instance, web_identity, Temporary};
 use crate::base::secret::Secret;
 
@@ -25,6 +26,8 @@ pub enum Role {
         endpoint: Url,
         /// Whether the endpoint was given, so that S3's certificate authorities are meant for it too.
         private: bool,
+        /// The proxy on the way to it, if there is one.
+        proxy: Option<Box<Proxy>>,
     },
     /// An agent beside the container (ECS, EKS Pod Identity).
     Container {
@@ -52,10 +55,19 @@ pub enum Authorization {
 }
 
 impl Role {
+    /// The proxy on the way to the credentials, if there is one.
+    pub fn proxy(&self) -> Option<&Proxy> {
+        match self {
+            Role::WebIdentity { proxy, .. } => proxy.as_deref(),
+            Role::Container { .. } | Role::Instance { .. } => None,
+        }
+    }
+
     pub(super) fn ask(&self, asker: &Asker) -> Result<Temporary, Problem> {
         match self {
-            Role::WebIdentity { role, token_file, session, endpoint, private } => {
-                web_identity::ask(asker, (role, session), token_file, (endpoint, *private))
+            Role::WebIdentity { role, token_file, session, endpoint, private, proxy } => {
+                let place = Place::Sts { endpoint, private: *private, proxy: proxy.as_deref() };
+                web_identity::ask(asker, (role, session), token_file, endpoint, &place)
             }
             Role::Container { url, authorization } => container::ask(asker, url, authorization),
             Role::Instance { endpoint } => instance::ask(asker, endpoint),

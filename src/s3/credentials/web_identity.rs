@@ -8,7 +8,7 @@ use url::form_urlencoded::Serializer;
 use url::Url;
 
 use super::super::error::error_document;
-use super::super::xml;
+use super::super::{xml, Proxy};
 use super::ask::{self, Asker, Place, Problem};
 use super::Temporary;
 
@@ -20,7 +20,8 @@ pub(super) fn ask(
     asker: &Asker,
     (role, session): (&str, &str),
     token_file: &Path,
-    (endpoint, private): (&Url, bool),
+    endpoint: &Url,
+    place: &Place<'_>,
 ) -> Result<Temporary, Problem> {
     let token = ask::read_token(token_file, "AWS_WEB_IDENTITY_TOKEN_FILE")?;
     let form = Serializer::new(String::new())
@@ -34,11 +35,11 @@ pub(super) fn ask(
         .header("content-type", "application/x-www-form-urlencoded")
         .body(form)
         .map_err(|_| Problem::lasting("the address cannot be requested"))?;
-    let place = if private { Place::PrivateSts } else { Place::Sts };
-    let (status, text) = asker.send(&place, request)?;
+    let (status, text) = asker.send(place, request)?;
     if status != 200 {
         let (code, message) = error_document(&text).unwrap_or_default();
-        let refusal = ask::refusal(status, &format!("{code} {message}"), [token]);
+        let secrets = place.proxy().into_iter().flat_map(Proxy::secrets).chain([token]);
+        let refusal = ask::refusal(status, &format!("{code} {message}"), secrets);
         return Err(Problem { transient: refusal.transient || PASSING.contains(&code.as_str()), ..refusal });
     }
     read(&text)
