@@ -5,9 +5,8 @@ use anyhow::Result;
 use chrono::{Local, Utc};
 
 use super::{no_options, output, Command, Outcome, Row};
-use crate::base::logging;
 use crate::config::Config;
-use crate::daemon::{verdict, Status};
+use crate::daemon::{line, verdict, Status};
 
 pub(super) const ROW: Row = Row {
     name: "health",
@@ -26,10 +25,6 @@ pub(super) fn command(config: &Config) -> Result<Outcome> {
         Ok(status) => verdict(&status, &plan.interval.schedule, &Local, Utc::now()),
         Err(failure) => Err(format!("{failure:#}")),
     };
-    let (word, sentence) = match &verdict {
-        Ok(sentence) => ("healthy", sentence),
-        Err(sentence) => ("unhealthy", sentence),
-    };
-    output::line(format_args!("{word}: {}", logging::one_line(sentence)))?;
+    output::line(format_args!("{}", line(&verdict)))?;
     Ok(Outcome::of(verdict.is_ok()))
 }

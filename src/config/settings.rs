@@ -73,7 +73,7 @@ impl Default for Settings {
     /// The values before any variable is read. Most defaults are in the table.
     fn default() -> Self {
         // As many as this process may use, given its affinity and its control group's quota.
-        let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let processors = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         Settings {
             connection: None,
             bucket: String::new(),
@@ -108,7 +108,7 @@ impl Default for Settings {
             stall_timeout: Duration::ZERO,
             client_directory: None,
             compression_level: 0,
-            threads: NonZeroUsize::new(processors.min(values::USUAL_THREADS)).expect("from 1"),
+            threads: values::usual_threads(processors),
             temp_directory: env::temp_dir(),
             log_level: LevelFilter::Info,
             log_format: logging::Format::default(),

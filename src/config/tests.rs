@@ -2,6 +2,7 @@
 
 use super::*;
 use std::io::Write;
+use std::num::NonZeroUsize;
 
 const GOOD: [(&str, &str); 5] = [
     ("POSTGRES_CONNECTION_STRING", "postgresql://app:hush@db/shop"),
@@ -378,4 +379,12 @@ fn whatever_is_in_the_files_is_taken_or_refused_and_never_told() {
             assert!(!secret.contains(&name) || !told.contains("HUSH"), "{told}");
         }
     });
+}
+
+#[test]
+fn as_many_threads_as_processors_at_most_eight() {
+    for (processors, threads) in [(1, 1), (2, 2), (8, 8), (9, 8), (256, 8)] {
+        let usual = values::usual_threads(NonZeroUsize::new(processors).unwrap());
+        assert_eq!(usual.get(), threads, "{processors}");
+    }
 }

@@ -17,8 +17,8 @@ use crate::schedule::{Interval, Schedule};
 
 /// More than any host needs, but few enough to keep memory small.
 pub const MOST_THREADS: usize = 64;
-/// As many as are used unless more are asked for: pg_dump is no faster, and each thread takes memory.
-pub const USUAL_THREADS: usize = 8;
+/// At most this many are used unless more are asked for: pg_dump is no faster, and each thread takes memory.
+const MOST_USUAL_THREADS: usize = 8;
 /// Where chrono looks for the time zones of the tz database.
 const ZONE_DIRECTORIES: [&str; 4] =
     ["/usr/share/zoneinfo", "/share/zoneinfo", "/etc/zoneinfo", "/usr/share/lib/zoneinfo"];
@@ -64,6 +64,11 @@ pub fn days(text: &str) -> Result<u32> {
 /// A number of backups to keep: up to one for each hour of a hundred years.
 pub fn backups(text: &str) -> Result<u32> {
     number(text, 1, 876_600)
+}
+
+/// The usual number of threads on a host with so many processors.
+pub fn usual_threads(processors: NonZeroUsize) -> NonZeroUsize {
+    processors.min(NonZeroUsize::new(MOST_USUAL_THREADS).expect("not 0"))
 }
 
 /// A number of threads.

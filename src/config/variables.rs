@@ -313,7 +313,7 @@ pub const VARIABLES: &[Variable] = &[
     Variable {
         name: "BACKUP_COMPRESSION_LEVEL",
         // Level 1 is pgkeep's own encoder. With rows as applications have them, it compresses at least as well as gzip
-        // with level 6, in a tenth of the time (`make bench`).
+        // with level 6, in a seventh of the time (`make bench`).
         absent: Absent::Value("1"),
         example: "6",
         doc: "1 is fast, and about as small as `gzip -6`; 2 to 9 are zlib's levels, with which prose becomes up to 10 % smaller",

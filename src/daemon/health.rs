@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeZone, Utc};
 
 use super::file::BEAT;
 use super::status::{Drill, Status};
-use crate::base::units;
+use crate::base::{logging, units};
 use crate::schedule::Schedule;
 use crate::store::{is_future, GLOBALS};
 
@@ -54,6 +54,15 @@ pub fn verdict<Z: TimeZone>(
     };
     let count = format!("{} of {}", bad.len(), each.len());
     Err(format!("{count} not well{others}; {}", of(name, sentence)))
+}
+
+/// A verdict in one line.
+pub fn line(verdict: &Result<String, String>) -> String {
+    let (word, sentence) = match verdict {
+        Ok(sentence) => ("healthy", sentence),
+        Err(sentence) => ("unhealthy", sentence),
+    };
+    format!("{word}: {}", logging::one_line(sentence))
 }
 
 /// A daemon is healthy if it gives signs of life and its newest backup is not older than the fire time before

@@ -22,7 +22,7 @@ use log::{debug, info, warn};
 
 use self::file::StatusFile;
 use self::file::BEAT;
-pub use self::health::verdict;
+pub use self::health::{line, verdict};
 pub use self::start::OnStart;
 pub use self::status::{Failure, Status};
 #[cfg(test)]
@@ -86,10 +86,10 @@ pub fn run(
         let (look, database, schedule) = (status.look(), database.clone(), plan.interval.schedule.clone());
         listen::start(address, move |path| match path {
             "/metrics" => Some((200, metrics::render(&database, &look()))),
-            "/healthz" => Some(match verdict(&look(), &schedule, &Local, Utc::now()) {
-                Ok(sentence) => (200, format!("healthy: {}", logging::one_line(&sentence))),
-                Err(sentence) => (503, format!("unhealthy: {}", logging::one_line(&sentence))),
-            }),
+            "/healthz" => {
+                let verdict = verdict(&look(), &schedule, &Local, Utc::now());
+                Some((if verdict.is_ok() { 200 } else { 503 }, line(&verdict)))
+            }
             _ => None,
         })?;
         info!("metrics are at http://{address}/metrics");
