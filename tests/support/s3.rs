@@ -149,7 +149,7 @@ impl Server {
         Self::with_days_of(DAY)
     }
 
-    /// `s3s-fs` as it is, without ListMultipartUploads.
+    /// `s3s-fs` as it is, without ListMultipartUploads, but with one request at a time.
     pub fn bare() -> Self {
         Self::behind(Door { open: true, ..Door::default() }, None)
     }
@@ -345,7 +345,10 @@ async fn answer(
         if let Some(day) = door.day.filter(|_| lists_uploads(&told)) {
             return Ok(Response::new(s3s::Body::from(Bytes::from(door.list_uploads(&told, day)))));
         }
+        // Two objects of one key that are made at once would become a mixture.
+        let turn = if door.day.is_none() { Some(door.one_at_a_time.lock().await) } else { None };
         let answer = service.call(request.map(s3s::Body::from)).await;
+        drop(turn);
         let answer = answer.map_err(|problem| io::Error::other(format!("{problem:?}")))?;
         return if is_of_upload(&told) { door.note_upload(&told, answer).await } else { Ok(answer) };
     }
