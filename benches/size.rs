@@ -164,6 +164,7 @@ fn look_at(pid: u32) -> Option<(u64, u64)> {
 struct Counts {
     /// The size of each part, by its number.
     parts: BTreeMap<u64, u64>,
+    is_complete: bool,
 }
 
 /// As much of S3 as takes one backup.
@@ -225,6 +226,7 @@ fn answer(mut connection: &TcpStream, counts: &Mutex<Counts>) -> io::Result<()> 
             headers = format!("ETag: \"{hex}\"\r\n");
         }
         ("POST", _) if parameter("uploadId").is_some() => {
+            counts.lock().unwrap().is_complete = true;
             body = "<CompleteMultipartUploadResult><ETag>\"x\"</ETag></CompleteMultipartUploadResult>".into();
         }
         ("POST", _) => {
@@ -237,7 +239,8 @@ fn answer(mut connection: &TcpStream, counts: &Mutex<Counts>) -> io::Result<()> 
                     <IsTruncated>false</IsTruncated></ListBucketResult>"
                 .into();
         }
-        ("HEAD", _) => {}
+        ("HEAD", _) if counts.lock().unwrap().is_complete => {}
+        ("HEAD", _) => status = "404 Not Found",
         _ => status = "501 Not Implemented",
     }
     body = body.replacen('>', " xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">", 1);
