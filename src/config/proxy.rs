@@ -1,5 +1,5 @@
-//! Which proxy leads to an endpoint (of S3, of STS, or of somebody who is told of events): the variables that curl and most other programs read
-//! (<https://everything.curl.dev/usingcurl/proxies/env.html>).
+//! Which proxy leads to an endpoint (of S3, of STS, or of somebody who is told of events): the variables that curl
+//! and most other programs read (<https://everything.curl.dev/usingcurl/proxies/env.html>).
 
 use std::net::IpAddr;
 

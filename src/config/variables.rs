@@ -316,7 +316,7 @@ pub const VARIABLES: &[Variable] = &[
         // with level 6, in a seventh of the time (`make bench`).
         absent: Absent::Value("1"),
         example: "6",
-        doc: "1 is fast, and about as small as `gzip -6`; 2 to 9 are zlib's levels, with which prose becomes up to 10 % smaller",
+        doc: "1 is fast, and about as small as `gzip -6`; 2 to 9 are zlib's levels: slower, and smaller for prose",
         aliases: &["BACKUP_COMPRESSION"],
         set: |to, text| values::number(text, 1, 9).map(|level| to.compression_level = level),
         show: |of| of.compression_level.to_string(),
